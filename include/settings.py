@@ -1,0 +1,94 @@
+"""All `EVERGREEN_*` environment settings, read in one place.
+
+Everything local lives under `home`; specs live under `models`. The same code runs on a laptop and in
+containers: only these settings differ.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Where things are. Each field is read from `EVERGREEN_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="EVERGREEN_", frozen=True, extra="ignore")
+
+    home: Path = Field(
+        ROOT / ".evergreen", description="Folder of everything local: state, logs, passwords."
+    )
+    models: Path = Field(
+        ROOT / "include" / "models", description="Folder of the specs, one YAML file per model."
+    )
+    store: str = Field(
+        "", description="Folder or s3://bucket/prefix of snapshots and reports; empty: HOME/store."
+    )
+    ledger_url: str = Field("", description="SQLAlchemy URL of the ledger; empty: SQLite in HOME.")
+    optuna_url: str = Field(
+        "", description="SQLAlchemy URL of Optuna's storage; empty: SQLite in HOME."
+    )
+    host: str = Field("127.0.0.1", description="Address the embedded servers bind.")
+    airflow_port: int = Field(8080, description="Port of Airflow's UI and REST API.")
+    mlflow_port: int = Field(
+        5001, description="Port of MLflow (5000 is taken by AirPlay on macOS)."
+    )
+    serving_port: int = Field(8090, description="Port of the serving process.")
+    airflow_url: str = Field("", description="Base URL of Airflow; empty: the embedded one.")
+    mlflow_url: str = Field(
+        "", description="Base URL of MLflow, may hold user:password@; empty: the embedded one."
+    )
+    serving_url: str = Field("", description="Base URL of serving; empty: the embedded one.")
+    code_prefixes: str = Field(
+        "", description="Further dotted prefixes a spec may name, separated by commas."
+    )
+
+    @cached_property
+    def store_uri(self) -> str:
+        """Folder path or `s3://` URI of the store."""
+        return self.store or str(self.home / "store")
+
+    @cached_property
+    def ledger_dsn(self) -> str:
+        """SQLAlchemy URL of the ledger."""
+        return self.ledger_url or f"sqlite:///{self.home / 'ledger.db'}"
+
+    @cached_property
+    def optuna_dsn(self) -> str:
+        """SQLAlchemy URL of Optuna's storage."""
+        return self.optuna_url or f"sqlite:///{self.home / 'optuna.db'}"
+
+    @cached_property
+    def airflow(self) -> str:
+        """Base URL of Airflow, without a trailing slash."""
+        return (self.airflow_url or f"http://127.0.0.1:{self.airflow_port}").rstrip("/")
+
+    @cached_property
+    def mlflow(self) -> str:
+        """Base URL of MLflow, without a trailing slash."""
+        return (self.mlflow_url or f"http://127.0.0.1:{self.mlflow_port}").rstrip("/")
+
+    @cached_property
+    def serving(self) -> str:
+        """Base URL of the serving process, without a trailing slash."""
+        return (self.serving_url or f"http://127.0.0.1:{self.serving_port}").rstrip("/")
+
+    @cached_property
+    def allowed_prefixes(self) -> tuple[str, ...]:
+        """Dotted prefixes under which a spec may name code, each ending in a dot."""
+        extra = [p.strip().rstrip(".") + "." for p in self.code_prefixes.split(",") if p.strip()]
+        return ("sklearn.", "xgboost.", "lightgbm.", "include.", *extra)
+
+    def resolve(self, path: str | Path) -> Path:
+        """Return `path` as an absolute path; relative ones start at the repository root."""
+        return ROOT / Path(path).expanduser()
+
+
+def get_settings() -> Settings:
+    """Return the settings of this process's environment, read now (so tests can change it)."""
+    return Settings()
