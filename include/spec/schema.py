@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from include.spec.metrics import DEFAULT_PRIMARY, METRICS, Task
-from include.spec.values import CodePath, Cron, Duration, Share
+from include.spec.values import CodePath, Cron, Duration, Share, TimeZone
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
 
@@ -440,7 +440,7 @@ class Retrain(Section):
     """When a model is trained again without being asked by hand."""
 
     schedule: Cron | None = Field(None, description="Cron of nightly retraining; omit for none.")
-    timezone: str = Field("UTC", description="IANA time zone of `schedule`.")
+    timezone: TimeZone = Field("UTC", description="IANA time zone of `schedule`.")
     on: tuple[Literal["data", "drift", "decay"], ...] = Field(
         (), description="Events that ask for a retrain; data: the model's data asset."
     )

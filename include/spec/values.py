@@ -1,11 +1,13 @@
-"""Value types of the spec: durations, shares, code paths, cron expressions."""
+"""Value types of the spec: durations, shares, code paths, cron expressions, time zones."""
 
 from __future__ import annotations
 
 import re
 from datetime import timedelta
 from typing import Annotated
+from zoneinfo import available_timezones
 
+from croniter import croniter
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -53,19 +55,18 @@ def _check_dotted(value: str) -> str:
     return value
 
 
-_CRON_FIELD = re.compile(r"[\d*/,\-A-Za-z#?]+")
-_CRON_PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
-
-
 def _check_cron(value: str) -> str:
-    fields = value.split()
-    if value in _CRON_PRESETS or (
-        len(fields) == 5 and all(_CRON_FIELD.fullmatch(f) for f in fields)
-    ):
-        return value
-    raise ValueError(
-        f"must be a cron expression of five fields or one of {', '.join(_CRON_PRESETS)}, got {value!r}"
-    )
+    if not croniter.is_valid(value) or len(value.split()) not in (1, 5):
+        raise ValueError(
+            f"must be a cron expression of five fields or a preset such as @daily, got {value!r}"
+        )
+    return value
+
+
+def _check_timezone(value: str) -> str:
+    if value not in available_timezones():
+        raise ValueError(f"must be an IANA time zone such as Europe/Berlin, got {value!r}")
+    return value
 
 
 Duration = Annotated[
@@ -87,3 +88,4 @@ Share = Annotated[
 ]
 CodePath = Annotated[str, AfterValidator(_check_dotted)]
 Cron = Annotated[str, AfterValidator(_check_cron)]
+TimeZone = Annotated[str, AfterValidator(_check_timezone)]

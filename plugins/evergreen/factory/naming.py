@@ -1,0 +1,33 @@
+"""Names of Dags, assets and runs, derived from a model's name in one place."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+SEPARATOR = "__"
+
+
+def training_dag_id(model: str) -> str:
+    """Return the id of a model's training Dag."""
+    return f"{model}{SEPARATOR}train"
+
+
+def config_error_dag_id(stem: str) -> str:
+    """Return the id of the Dag that shows a broken spec; any file stem gives a valid one."""
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', stem)}{SEPARATOR}config_error"
+
+
+def data_asset_uri(model: str) -> str:
+    """Return the URI of the asset that upstream jobs update when a model's data is new."""
+    return f"x-evergreen://data/{model}"
+
+
+def champion_asset_uri(model: str) -> str:
+    """Return the URI of the asset that a promotion updates."""
+    return f"x-evergreen://champion/{model}"
+
+
+def fingerprint(snapshot_id: str, spec_hash: str) -> str:
+    """Return the identity of a training: the same data and spec give the same one; 16 hex digits."""
+    return hashlib.sha256(f"{snapshot_id}:{spec_hash}".encode()).hexdigest()[:16]

@@ -1,0 +1,140 @@
+"""Makes the training Dag of a model from its spec.
+
+admit -> ingest -> validate -> train (tune per candidate, fit) -> evaluate -> register
+-> [approve] -> deploy;  finish closes the MLflow run in every case
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+from airflow.sdk import DAG, TaskGroup
+
+from evergreen.factory.assets import champion_asset, training_schedule
+from evergreen.factory.naming import config_error_dag_id, training_dag_id
+from evergreen.factory.params import training_params
+from evergreen.factory.retries import retry_arguments
+from evergreen.notify import FailureNotifier
+from evergreen.operators.admit import AdmitOperator
+from evergreen.operators.approve import ApproveOperator
+from evergreen.operators.config_error import ConfigErrorOperator
+from evergreen.operators.deploy import DeployOperator
+from evergreen.operators.evaluate import EvaluateOperator
+from evergreen.operators.finish import FinishOperator
+from evergreen.operators.ingest import IngestOperator
+from evergreen.operators.register import RegisterOperator
+from evergreen.operators.train import FitOperator, TuneOperator
+from evergreen.operators.validate import ValidateOperator
+from include.errors import SpecError
+from include.spec.schema import Approval, Spec
+
+_STAGE_TIMEOUT = timedelta(hours=2)
+_LARGE_TIMEOUT = timedelta(hours=12)
+
+
+def training_dag(spec: Spec) -> DAG:
+    """Return a model's training Dag."""
+    with DAG(
+        training_dag_id(spec.model),
+        description=spec.description or f"Trains {spec.model}",
+        schedule=training_schedule(spec),
+        catchup=False,
+        max_active_runs=1,
+        params=training_params(),
+        tags=["evergreen", spec.model, spec.task],
+        doc_md=_doc(spec),
+        default_args=_default_args(spec),
+        on_failure_callback=_on_failure(spec),
+        render_template_as_native_obj=True,
+    ) as dag:
+        _tasks(spec)
+    return dag
+
+
+def config_error_dag(path: Path, error: SpecError) -> DAG:
+    """Return the Dag that shows what is wrong with a spec; it is never scheduled, and running it fails."""
+    problems = "\n".join(f"* `{line}`" for line in str(error).splitlines())
+    with DAG(
+        config_error_dag_id(path.stem),
+        description=f"{path.name} is wrong: {error.rule}"[:250],
+        schedule=None,
+        tags=["evergreen", "config-error"],
+        doc_md=f"# `{path.name}` is wrong\n\n{problems}\n\n`./evergreen check` lists every problem.",
+    ) as dag:
+        ConfigErrorOperator(task_id="config_error", message=str(error))
+    return dag
+
+
+def _tasks(spec: Spec) -> None:
+    model = spec.model
+    admit = AdmitOperator(task_id="admit", model=model)
+    data = IngestOperator(task_id="ingest", model=model)
+    valid = ValidateOperator(task_id="validate", model=model, data=data.output)
+    split = valid.output["split"]
+    with TaskGroup("train") as train:
+        tuned = TuneOperator.partial(
+            task_id="tune",
+            model=model,
+            data=data.output,
+            split=split,
+            map_index_template="{{ task.candidate_name }}",
+            execution_timeout=spec.train.tune.timeout + _STAGE_TIMEOUT,
+        ).expand(candidate=list(range(len(spec.candidates))))
+        fitted = FitOperator(
+            task_id="fit",
+            model=model,
+            data=data.output,
+            split=split,
+            tuned=tuned.output,
+            execution_timeout=_LARGE_TIMEOUT,
+        )
+    verdict = EvaluateOperator(
+        task_id="evaluate", model=model, data=data.output, split=split, fitted=fitted.output
+    )
+    version = RegisterOperator(
+        task_id="register",
+        model=model,
+        data=data.output,
+        split=split,
+        fitted=fitted.output,
+        verdict=verdict.output,
+    )
+    deploy = DeployOperator(
+        task_id="deploy",
+        model=model,
+        data=data.output,
+        verdict=verdict.output,
+        version=version.output,
+        outlets=[champion_asset(model)],
+    )
+    finish = FinishOperator(task_id="finish", model=model, data=data.output).as_teardown()
+
+    admit >> data >> valid >> train >> verdict >> version >> deploy >> finish
+    if isinstance(spec.register_.approval, Approval):
+        approve = ApproveOperator(
+            task_id="approve",
+            model=model,
+            approval=spec.register_.approval.manual,
+            verdict=verdict.output,
+            version=version.output,
+            execution_timeout=None,
+        )
+        version >> approve >> deploy
+
+
+def _default_args(spec: Spec) -> dict[str, Any]:
+    return {"owner": spec.owner, "execution_timeout": _STAGE_TIMEOUT, **retry_arguments()}
+
+
+def _on_failure(spec: Spec) -> FailureNotifier | None:
+    if "failure" not in spec.notify.on or not spec.notify.to:
+        return None
+    return FailureNotifier(model=spec.model, to=spec.notify.to)
+
+
+def _doc(spec: Spec) -> str:
+    text = yaml.safe_dump(spec.canonical(), sort_keys=False, allow_unicode=True)
+    return f"# {spec.model}\n\n{spec.description}\n\nThe spec, defaults filled in:\n\n```yaml\n{text}```\n"

@@ -1,0 +1,40 @@
+"""`admit`: the arbiter's answer to a wish to retrain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from evergreen.factory.params import PARAM_NAMES
+from evergreen.operators.stage import StageOperator, require_conf, run_key, utc_now
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+_TRIGGERS = {"scheduled": "schedule", "asset_triggered": "data", "backfill": "manual"}
+
+
+class AdmitOperator(StageOperator):
+    """Asks the arbiter whether to retrain, and skips the run when the answer is no.
+
+    Returns the decision: `verdict`, `reason`, `trigger`.
+    """
+
+    def work(self, context: Context) -> dict[str, Any]:
+        """Decide once per run; a retry gets the same answer."""
+        run, params = context["dag_run"], context["params"]
+        require_conf(run.conf, PARAM_NAMES)
+        trigger = params.get("trigger") or _TRIGGERS.get(str(run.run_type.value), "manual")
+        decision = self.bench.ledger.decide(
+            self.model,
+            run_key=run_key(context),
+            trigger=trigger,
+            spec_retrain=self.bench.spec.retrain,
+            now=utc_now(),
+            force=bool(params.get("force")),
+        )
+        self.log.info("%s: %s", decision.verdict, decision.reason)
+        if decision.verdict == "SKIP":
+            raise AirflowSkipException(f"SKIP: {decision.reason}")
+        return {"verdict": decision.verdict, "reason": decision.reason, "trigger": trigger}

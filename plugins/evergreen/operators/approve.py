@@ -1,0 +1,70 @@
+"""`approve`: a person answers before a version takes over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk.exceptions import AirflowSkipException
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from include.spec.schema import ManualApproval
+
+_BODY = """Version **{version}** of **{model}** passed the gate.
+
+{reason}
+
+| metric | holdout |
+|---|---|
+{rows}
+
+No answer is a no.
+"""
+
+
+class ApproveOperator(ApprovalOperator):
+    """Asks for a yes where the verdict is `NEEDS_APPROVAL`; no answer in time is a no.
+
+    Args:
+        model: Name of the model.
+        approval: Who may answer, and for how long the run waits.
+        verdict: What `evaluate` returned.
+        version: What `register` returned.
+    """
+
+    template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "verdict", "version")
+
+    def __init__(
+        self, *, model: str, approval: ManualApproval, verdict: Any, version: Any, **kwargs: Any
+    ) -> None:
+        users = [{"id": name, "name": name} for name in approval.approvers]
+        super().__init__(
+            subject=f"Promote {model}?",
+            body="",
+            defaults=self.REJECT,
+            response_timeout=approval.timeout,
+            assigned_users=users or None,  # type: ignore[arg-type]  # plain dicts of HITLUser's shape
+            **kwargs,
+        )
+        self.model = model
+        self.approval = approval
+        self.verdict = verdict
+        self.version = version
+
+    def execute(self, context: Context) -> Any:
+        """Park the task until somebody answers."""
+        if self.version["verdict"] != "NEEDS_APPROVAL":
+            raise AirflowSkipException(f"{self.version['verdict']}: nothing to approve")
+        rows = "\n".join(
+            f"| {name} | {value:.4g} |" for name, value in sorted(self.verdict["metrics"].items())
+        )
+        self.body = _BODY.format(
+            version=self.version["version"],
+            model=self.model,
+            reason=self.verdict["reason"],
+            rows=rows,
+        )
+        return super().execute(context)

@@ -1,0 +1,94 @@
+"""`deploy`: serving proves that it answers with the version, and the champion moves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from evergreen.operators.stage import StageOperator, run_key, utc_now
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class DeployOperator(StageOperator):
+    """Smoke-tests the challenger in the serving process, then makes it champion.
+
+    A backfill never comes this far. Returns `version`, `previous` and `seconds`.
+
+    Args:
+        data: What `ingest` returned.
+        verdict: What `evaluate` returned.
+        version: What `register` returned.
+    """
+
+    template_fields: Sequence[str] = (*StageOperator.template_fields, "data", "verdict", "version")
+
+    def __init__(self, *, data: Any, verdict: Any, version: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.data = data
+        self.verdict = verdict
+        self.version = version
+
+    def work(self, context: Context) -> dict[str, Any]:
+        """Deploy; a retry ends in the same state."""
+        from include.deploy.client import ServingClient
+        from include.deploy.deploy import deploy
+
+        self._skip_unless_wanted(context)
+        self.link_run(context, self.data["run_id"])
+        with ServingClient(self.bench.settings.serving) as client:
+            result = deploy(
+                client,
+                model=self.model,
+                version=self.version["version"],
+                promote=lambda: self._promote(context),
+                undo=lambda: self._undo(context),
+                timeout=self.bench.spec.deploy.timeout,
+            )
+        self.bench.registry.log(
+            self.data["run_id"], tags={"evergreen.deployed_version": self.version["version"]}
+        )
+        self.log.info("version %s serves", result.version)
+        return {"version": result.version, "previous": result.previous, "seconds": result.seconds}
+
+    def _skip_unless_wanted(self, context: Context) -> None:
+        verdict = self.version["verdict"]
+        if verdict not in ("PROMOTE", "NEEDS_APPROVAL"):
+            raise AirflowSkipException(f"{verdict}: {self.verdict['reason']}")
+        if context["dag_run"].run_type.value == "backfill":
+            raise AirflowSkipException("a backfill never moves the champion")
+
+    def _promote(self, context: Context) -> object:
+        from include.registry.promotion import promote
+
+        champion = self.data["champion"]
+        return promote(
+            self.bench.registry,
+            self.bench.ledger,
+            self.model,
+            self.version["version"],
+            expected=champion["version"] if champion else None,
+            key=f"promote/{self.data['fingerprint']}/{run_key(context)}/{context['ti'].try_number}",
+            reason=self.verdict["reason"],
+            actor=run_key(context),
+            now=utc_now(),
+        )
+
+    def _undo(self, context: Context) -> object:
+        from include.registry.promotion import undo_promotion
+
+        champion = self.data["champion"]
+        return undo_promotion(
+            self.bench.registry,
+            self.bench.ledger,
+            self.model,
+            self.version["version"],
+            back_to=champion["version"] if champion else None,
+            key=f"undo/{self.data['fingerprint']}/{run_key(context)}/{context['ti'].try_number}",
+            reason="serving did not answer with the new champion",
+            actor=run_key(context),
+            now=utc_now(),
+        )

@@ -1,0 +1,118 @@
+"""`register`: a model that passed the gate, or nearly, becomes a version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from evergreen.operators.stage import StageOperator, run_key, utc_now
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from include.registry.package import Package
+
+    from include.store.snapshots import Manifest
+
+
+class RegisterOperator(StageOperator):
+    """Registers the challenger, once per snapshot and spec.
+
+    A rejected model is not registered; one on hold is registered without an alias. Returns `version` and
+    `verdict`.
+
+    Args:
+        data: What `ingest` returned.
+        split: The holdout, from `validate`.
+        fitted: What `fit` returned.
+        verdict: What `evaluate` returned.
+    """
+
+    template_fields: Sequence[str] = (
+        *StageOperator.template_fields,
+        "data",
+        "split",
+        "fitted",
+        "verdict",
+    )
+
+    def __init__(self, *, data: Any, split: Any, fitted: Any, verdict: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.data = data
+        self.split = split
+        self.fitted = fitted
+        self.verdict = verdict
+
+    def work(self, context: Context) -> dict[str, Any]:
+        """Register, and nominate the version when it may go on."""
+        from include.registry.promotion import nominate
+
+        if self.verdict["verdict"] == "REJECT":
+            raise AirflowSkipException(f"REJECT: {self.verdict['reason']}")
+        bench, run_id = self.bench, self.data["run_id"]
+        self.link_run(context, run_id)
+        manifest = bench.manifest(self.data["snapshot_id"])
+        version = bench.registry.register(
+            self._package(manifest),
+            run_id=run_id,
+            key=self.data["fingerprint"],
+            tags=self._tags(context),
+        )
+        if self.verdict["verdict"] in ("PROMOTE", "NEEDS_APPROVAL"):
+            nominate(
+                bench.registry,
+                bench.ledger,
+                self.model,
+                version.version,
+                key=f"challenger/{self.data['fingerprint']}/{run_key(context)}",
+                actor=run_key(context),
+                now=utc_now(),
+            )
+        return {"version": version.version, "verdict": self.verdict["verdict"]}
+
+    def _package(self, manifest: Manifest) -> Package:
+        from include.registry.package import Package
+        from include.store.features import resolve_features
+
+        from include.store.snapshots import example_frame
+
+        spec, store = self.bench.spec, self.bench.store
+        features = resolve_features(spec, manifest)
+        return Package(
+            name=self.model,
+            model_path=store.fetch(self.fitted["model"]),
+            sha256=self.fitted["sha256"],
+            features=features,
+            types={c.name: c.type for c in manifest.columns},
+            classes=self.fitted["classes"],
+            task=spec.task,
+            target=spec.ingest.target,
+            example=example_frame(store, manifest, features),
+            meta={
+                "snapshot_id": manifest.snapshot_id,
+                "spec_hash": spec.spec_hash,
+                "cutoff": self.fitted["cutoff"],
+                "split": self.split,
+                "estimator": self.fitted["estimator"],
+                "params": self.fitted["params"],
+                "metrics": self.verdict["metrics"],
+            },
+        )
+
+    def _tags(self, context: Context) -> dict[str, str]:
+        from include.registry.lineage import git_commit, lock_hash
+
+        run, spec = context["dag_run"], self.bench.spec
+        tags = {
+            "evergreen.snapshot_id": self.data["snapshot_id"],
+            "evergreen.spec_hash": spec.spec_hash,
+            "evergreen.git_commit": git_commit(),
+            "evergreen.lock_hash": lock_hash(),
+            "evergreen.seed": str(spec.train.seed),
+            "evergreen.cutoff": self.fitted["cutoff"] or "",
+            "evergreen.verdict": self.verdict["verdict"],
+            "airflow.dag_id": run.dag_id,
+            "airflow.run_id": run.run_id,
+        }
+        return {name: value for name, value in tags.items() if value}

@@ -1,0 +1,147 @@
+"""What every stage operator shares: the parts it works with, and how an error of ours ends a task."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from evergreen.hooks.mlflow_hook import MlflowHook
+from evergreen.links import RUN_URL_KEY, MlflowRunLink
+from include.errors import EvergreenError
+from include.settings import Settings, get_settings
+from include.spec.loader import find_spec, load_spec
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from include.ledger.ledger import Ledger
+    from include.registry.gateway import Registry
+
+    from include.spec.schema import Spec
+    from include.store.files import Store
+    from include.store.snapshots import Manifest
+
+
+class EvergreenOperator(BaseOperator):
+    """An operator whose permanent errors end the task at once, in one line.
+
+    A `ServiceError` may pass and is left to the task's retries; every other error of ours would come
+    back on every try, so it fails the task without one.
+    """
+
+    def execute(self, context: Context) -> Any:
+        """Run `work` and translate its errors."""
+        try:
+            return self.work(context)
+        except EvergreenError as error:
+            if error.transient:
+                raise
+            raise AirflowFailException(str(error)) from None
+
+    @abstractmethod
+    def work(self, context: Context) -> Any:
+        """Do the task's work and return what goes to XCom."""
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """The parts a stage works with; each is opened when first used."""
+
+    model: str
+    hook: MlflowHook
+    settings: Settings
+
+    @cached_property
+    def spec(self) -> Spec:
+        """The model's spec as it stands now."""
+        return load_spec(find_spec(self.model, self.settings), self.settings)
+
+    @cached_property
+    def store(self) -> Store:
+        """Where snapshots and work files lie."""
+        from include.store.files import open_store
+
+        return open_store(self.settings.store_uri, cache=self.settings.home / "cache")
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The record of requests, decisions and moves."""
+        from include.ledger.ledger import Ledger
+
+        return Ledger(self.settings.ledger_dsn)
+
+    @property
+    def registry(self) -> Registry:
+        """The model registry."""
+        return self.hook.registry
+
+    def manifest(self, snapshot_id: str) -> Manifest:
+        """Read the manifest of one of this model's snapshots."""
+        from include.store.snapshots import read_manifest
+
+        return read_manifest(self.store, self.model, snapshot_id)
+
+    @property
+    def model_cache(self) -> Path:
+        """Folder of downloaded model versions."""
+        return self.settings.home / "cache" / "models"
+
+
+class StageOperator(EvergreenOperator):
+    """Base of the operators of a training Dag.
+
+    Args:
+        model: Name of the model, which is the stem of its spec.
+        mlflow_conn_id: Airflow connection of type `mlflow`.
+    """
+
+    operator_extra_links = (MlflowRunLink(),)
+    template_fields: Sequence[str] = ("model",)
+    ui_color = "#e5f4ea"
+
+    def __init__(
+        self, *, model: str, mlflow_conn_id: str = MlflowHook.default_conn_name, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.mlflow_conn_id = mlflow_conn_id
+
+    @cached_property
+    def bench(self) -> Workbench:
+        """The parts this stage works with."""
+        return Workbench(self.model, MlflowHook(self.mlflow_conn_id), get_settings())
+
+    def link_run(self, context: Context, run_id: str) -> None:
+        """Put a link to the MLflow run on the task."""
+        context["ti"].xcom_push(key=RUN_URL_KEY, value=self.bench.registry.run_url(run_id))
+
+
+def run_key(context: Context) -> str:
+    """Return the idempotency key of the Dag run: the same on every try and after every clear."""
+    run = context["dag_run"]
+    return f"{run.dag_id}/{run.run_id}"
+
+
+def utc_now() -> datetime:
+    """Return the time; the one place where operators read the clock."""
+    return datetime.now(UTC)
+
+
+def require_conf(conf: dict[str, Any] | None, known: Sequence[str]) -> None:
+    """Refuse run parameters nobody knows; Airflow itself lets them pass.
+
+    Raises:
+        AirflowFailException: Naming the unknown keys.
+    """
+    unknown = sorted(set(conf or {}) - set(known))
+    if unknown:
+        raise AirflowFailException(
+            f"run parameters: must be among {', '.join(known)}, got {', '.join(unknown)}. Correct the request."
+        )

@@ -1,0 +1,84 @@
+"""`validate`: a snapshot is checked, and the holdout is fixed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evergreen.operators.stage import StageOperator, utc_now
+from include.errors import DataError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from include.validate.validate import ValidateResult
+
+    from include.store.snapshots import Manifest
+
+_SHOWN = 5
+
+
+class ValidateOperator(StageOperator):
+    """Checks the snapshot; a refused one is quarantined and fails the run.
+
+    Returns `warnings` (how many) and `split`, which says for all later stages what the holdout is.
+
+    Args:
+        data: What `ingest` returned.
+    """
+
+    template_fields: Sequence[str] = (*StageOperator.template_fields, "data")
+
+    def __init__(self, *, data: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.data = data
+
+    def work(self, context: Context) -> dict[str, Any]:
+        """Validate and plan the split."""
+        from include.store.split import plan_split
+        from include.validate.validate import validate
+
+        bench, run_id, champion = self.bench, self.data["run_id"], self.data["champion"]
+        self.link_run(context, run_id)
+        manifest = bench.manifest(self.data["snapshot_id"])
+        reference = (
+            bench.manifest(champion["snapshot_id"])
+            if champion and champion["snapshot_id"]
+            else None
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            result = validate(
+                bench.spec,
+                bench.store,
+                manifest,
+                now=utc_now(),
+                out=Path(folder),
+                reference=reference,
+            )
+            bench.registry.log_artifacts(run_id, Path(folder), "validate")
+            self._refuse(manifest, result)
+        split = plan_split(
+            bench.spec, bench.store, manifest, not_before=champion["cutoff"] if champion else None
+        )
+        warnings = sum(f.severity == "warn" for f in result.findings)
+        return {"warnings": warnings, "split": split.to_dict()}
+
+    def _refuse(self, manifest: Manifest, result: ValidateResult) -> None:
+        for finding in result.findings:
+            if finding.severity != "ok":
+                self.log.warning("%s: %s", finding.severity, finding.message)
+        if result.ok:
+            return
+        from include.validate.validate import quarantine
+
+        uri = quarantine(self.bench.spec, self.bench.store, manifest, result)
+        errors = [f.message for f in result.findings if f.severity == "error"]
+        shown = " | ".join(errors[:_SHOWN]) + (
+            f" | and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
+        )
+        raise DataError(
+            f"snapshot {manifest.snapshot_id[:12]} of {self.model}",
+            f"must pass validation, got {len(errors)} error{'s' if len(errors) > 1 else ''}: {shown}",
+            f"The refused batch and its report are at {uri}.",
+        )
