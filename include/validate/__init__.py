@@ -1,0 +1,1 @@
+"""The validate stage; start at `include.validate.stage`."""

@@ -72,8 +72,10 @@ def _tasks(spec: Spec) -> None:
     model = spec.model
     admit = AdmitOperator(task_id="admit", model=model)
     data = IngestOperator(task_id="ingest", model=model)
-    valid = ValidateOperator(task_id="validate", model=model, data=data.output)
-    split = valid.output["split"]
+    valid = ValidateOperator(
+        task_id="validate", model=model, data=data.output, multiple_outputs=True
+    )
+    split = valid.output["split"]  # type: ignore[index]  # XComArg is indexable, says Airflow's manual
     with TaskGroup("train") as train:
         tuned = TuneOperator.partial(
             task_id="tune",

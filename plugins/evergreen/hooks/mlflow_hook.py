@@ -12,6 +12,7 @@ from include.errors import EvergreenError, SpecError
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
+
     from include.registry.gateway import Registry
 
 
@@ -43,12 +44,13 @@ class MlflowHook(BaseHook):
         """The registry gateway, bound to this connection's address and credentials."""
         from include.registry.gateway import Registry
 
-        return Registry(tracking_uri(self.connection), ui_url=self.ui_url)
+        return Registry(tracking_uri(self.connection))
 
-    @property
-    def ui_url(self) -> str | None:
-        """Where browsers reach MLflow; None: at the tracking URL."""
-        return self.connection.extra_dejson.get("ui_url") or None
+    def run_url(self, run_id: str) -> str:
+        """Return the page of a run, at the address browsers use."""
+        url = self.registry.run_url(run_id)
+        ui_url = self.connection.extra_dejson.get("ui_url")
+        return ui_url.rstrip("/") + url.removeprefix(self.registry.url) if ui_url else url
 
     def get_conn(self) -> Registry:
         """Return the registry gateway."""

@@ -46,7 +46,7 @@ class ApproveOperator(ApprovalOperator):
             body="",
             defaults=self.REJECT,
             response_timeout=approval.timeout,
-            assigned_users=users or None,  # type: ignore[arg-type]  # plain dicts of HITLUser's shape
+            assigned_users=users or None,
             **kwargs,
         )
         self.model = model

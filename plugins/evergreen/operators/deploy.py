@@ -12,6 +12,8 @@ from evergreen.operators.stage import StageOperator, run_key, utc_now
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from include.ledger.chain import Event
+
 
 class DeployOperator(StageOperator):
     """Smoke-tests the challenger in the serving process, then makes it champion.
@@ -35,17 +37,18 @@ class DeployOperator(StageOperator):
     def work(self, context: Context) -> dict[str, Any]:
         """Deploy; a retry ends in the same state."""
         from include.deploy.client import ServingClient
-        from include.deploy.deploy import deploy
+        from include.deploy.rollout import deploy
 
         self._skip_unless_wanted(context)
         self.link_run(context, self.data["run_id"])
+        moves: list[Event] = []
         with ServingClient(self.bench.settings.serving) as client:
             result = deploy(
                 client,
                 model=self.model,
                 version=self.version["version"],
-                promote=lambda: self._promote(context),
-                undo=lambda: self._undo(context),
+                promote=lambda: moves.append(self._promote(context)),
+                undo=lambda: self._undo(context, moves[-1]),
                 timeout=self.bench.spec.deploy.timeout,
             )
         self.bench.registry.log(
@@ -61,7 +64,7 @@ class DeployOperator(StageOperator):
         if context["dag_run"].run_type.value == "backfill":
             raise AirflowSkipException("a backfill never moves the champion")
 
-    def _promote(self, context: Context) -> object:
+    def _promote(self, context: Context) -> Event:
         from include.registry.promotion import promote
 
         champion = self.data["champion"]
@@ -77,16 +80,14 @@ class DeployOperator(StageOperator):
             now=utc_now(),
         )
 
-    def _undo(self, context: Context) -> object:
-        from include.registry.promotion import undo_promotion
+    def _undo(self, context: Context, move: Event) -> Event:
+        from include.registry.promotion import undo
 
-        champion = self.data["champion"]
-        return undo_promotion(
+        return undo(
             self.bench.registry,
             self.bench.ledger,
             self.model,
-            self.version["version"],
-            back_to=champion["version"] if champion else None,
+            move=move,
             key=f"undo/{self.data['fingerprint']}/{run_key(context)}/{context['ti'].try_number}",
             reason="serving did not answer with the new champion",
             actor=run_key(context),

@@ -13,8 +13,8 @@ from evergreen.operators.stage import StageOperator, run_key, utc_now
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-    from include.evaluate.evaluate import LoadedModel
 
+    from include.evaluate.model import LoadedModel
     from include.store.snapshots import Manifest
 
 
@@ -80,10 +80,9 @@ class EvaluateOperator(StageOperator):
         return {"verdict": result.verdict, "reason": result.reason, "metrics": result.metrics}
 
     def _challenger(self, manifest: Manifest) -> LoadedModel:
-        from include.evaluate.evaluate import LoadedModel
-        from include.store.features import resolve_features
-
+        from include.evaluate.model import LoadedModel
         from include.registry.trust import load_model
+        from include.store.features import resolve_features
 
         pipeline = load_model(self.bench.store.fetch(self.fitted["model"]), self.fitted["sha256"])
         features = resolve_features(self.bench.spec, manifest)
@@ -92,10 +91,8 @@ class EvaluateOperator(StageOperator):
         )
 
     def _load(self, champion: Champion) -> LoadedModel:
-        from include.evaluate.evaluate import LoadedModel
-        from include.store.features import Features
-
         from include.errors import ConflictError
+        from include.evaluate.model import LoadedModel
 
         version = self.bench.registry.get_version(self.model, champion.version)
         if version is None:
@@ -105,11 +102,6 @@ class EvaluateOperator(StageOperator):
                 "Start a new run.",
             )
         loaded = self.bench.registry.load(version, self.bench.model_cache)
-        meta = loaded.meta
         return LoadedModel(
-            loaded.pipeline,
-            Features.from_dict(meta["features"]),
-            meta["classes"],
-            champion.version,
-            champion.cutoff,
+            loaded.pipeline, loaded.features, loaded.classes, champion.version, champion.cutoff
         )

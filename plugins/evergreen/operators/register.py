@@ -11,8 +11,8 @@ from evergreen.operators.stage import StageOperator, run_key, utc_now
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-    from include.registry.package import Package
 
+    from include.registry.package import Package
     from include.store.snapshots import Manifest
 
 
@@ -73,9 +73,8 @@ class RegisterOperator(StageOperator):
 
     def _package(self, manifest: Manifest) -> Package:
         from include.registry.package import Package
+        from include.store.example import example_frame
         from include.store.features import resolve_features
-
-        from include.store.snapshots import example_frame
 
         spec, store = self.bench.spec, self.bench.store
         features = resolve_features(spec, manifest)
@@ -84,7 +83,7 @@ class RegisterOperator(StageOperator):
             model_path=store.fetch(self.fitted["model"]),
             sha256=self.fitted["sha256"],
             features=features,
-            types={c.name: c.type for c in manifest.columns},
+            types={name: manifest.types[name] for name in features.names},
             classes=self.fitted["classes"],
             task=spec.task,
             target=spec.ingest.target,

@@ -21,9 +21,9 @@ from include.spec.loader import find_spec, load_spec
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
     from include.ledger.ledger import Ledger
     from include.registry.gateway import Registry
-
     from include.spec.schema import Spec
     from include.store.files import Store
     from include.store.snapshots import Manifest
@@ -120,7 +120,7 @@ class StageOperator(EvergreenOperator):
 
     def link_run(self, context: Context, run_id: str) -> None:
         """Put a link to the MLflow run on the task."""
-        context["ti"].xcom_push(key=RUN_URL_KEY, value=self.bench.registry.run_url(run_id))
+        context["ti"].xcom_push(key=RUN_URL_KEY, value=self.bench.hook.run_url(run_id))
 
 
 def run_key(context: Context) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 class TuneOperator(StageOperator):
     """Searches one candidate's hyperparameters; mapped over the candidates.
 
-    Returns `candidate`, `value` and `params` of the best trial, and how many `trials` there were.
+    Returns `candidate`, `best_value`, `best_params`, and how many `trials` there were.
 
     Args:
         data: What `ingest` returned.
@@ -54,13 +53,8 @@ class TuneOperator(StageOperator):
             storage=bench.settings.optuna_dsn,
             study=f"{self.model}/{self.data['fingerprint']}/{number}",
         )
-        bench.registry.log_trials(run_id, self.model, [asdict(t) for t in result.trials])
-        return {
-            "candidate": number,
-            "value": result.best_value,
-            "params": result.best_params,
-            "trials": len(result.trials),
-        }
+        bench.registry.log_trials(run_id, self.model, result.to_dict()["trials"])
+        return {**result.to_dict(), "trials": len(result.trials)}
 
 
 class FitOperator(StageOperator):

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.operators.stage import StageOperator, utc_now
-from include.errors import DataError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-    from include.validate.validate import ValidateResult
 
     from include.store.snapshots import Manifest
-
-_SHOWN = 5
+    from include.validate.findings import ValidateResult
 
 
 class ValidateOperator(StageOperator):
@@ -37,7 +34,7 @@ class ValidateOperator(StageOperator):
     def work(self, context: Context) -> dict[str, Any]:
         """Validate and plan the split."""
         from include.store.split import plan_split
-        from include.validate.validate import validate
+        from include.validate.stage import validate
 
         bench, run_id, champion = self.bench, self.data["run_id"], self.data["champion"]
         self.link_run(context, run_id)
@@ -61,24 +58,14 @@ class ValidateOperator(StageOperator):
         split = plan_split(
             bench.spec, bench.store, manifest, not_before=champion["cutoff"] if champion else None
         )
-        warnings = sum(f.severity == "warn" for f in result.findings)
-        return {"warnings": warnings, "split": split.to_dict()}
+        return {"warnings": len(result.warnings), "split": split.to_dict()}
 
     def _refuse(self, manifest: Manifest, result: ValidateResult) -> None:
-        for finding in result.findings:
-            if finding.severity != "ok":
-                self.log.warning("%s: %s", finding.severity, finding.message)
+        for finding in (*result.errors, *result.warnings):
+            self.log.warning("%s: %s", finding.severity, finding.message)
         if result.ok:
             return
-        from include.validate.validate import quarantine
+        from include.validate.stage import quarantine
 
         uri = quarantine(self.bench.spec, self.bench.store, manifest, result)
-        errors = [f.message for f in result.findings if f.severity == "error"]
-        shown = " | ".join(errors[:_SHOWN]) + (
-            f" | and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
-        )
-        raise DataError(
-            f"snapshot {manifest.snapshot_id[:12]} of {self.model}",
-            f"must pass validation, got {len(errors)} error{'s' if len(errors) > 1 else ''}: {shown}",
-            f"The refused batch and its report are at {uri}.",
-        )
+        result.raise_if_refused(self.model, uri)

@@ -1,0 +1,77 @@
+"""`evergreen history`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from include.cli.display import json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from include.ledger.chain import Event
+
+
+@click.command(short_help="Show what was decided about a model, and by whom.")
+@click.argument("name")
+@click.option("-n", "--limit", default=30, show_default=True, help="How many events, the newest.")
+@json_option
+@click.pass_context
+def command(ctx: click.Context, name: str, limit: int, as_json: bool) -> None:
+    """Show what was decided about the model NAME and by whom, from the ledger.
+
+    Also checks the ledger's chain of hashes: exit status 1 when somebody changed a row.
+    """
+    from include.ledger.ledger import Ledger
+    from include.settings import get_settings
+
+    settings = get_settings()
+    ledger = Ledger(settings.ledger_dsn)
+    events = ledger.events(name, limit=limit)
+    if not events:
+        _ensure_known(name)
+    verification = ledger.verify(name)
+    if as_json:
+        keys = ("seq", "at", "kind", "actor", "payload", "hash")
+        print_json(
+            {
+                "model": name,
+                "intact": verification.ok,
+                "problem": verification.problem,
+                "events": [{key: getattr(event, key) for key in keys} for event in events],
+            }
+        )
+    elif events:
+        print_table(("time (UTC)", "what", "details", "by"), map(_row, events))
+    else:
+        click.echo(f"Nothing has been decided about {name} yet.")
+    if not verification.ok:
+        click.secho(f"The ledger is not intact: {verification.problem}", fg="red", err=True)
+        ctx.exit(1)
+
+
+def _ensure_known(name: str) -> None:
+    # A model whose spec is gone still has its history; one without either is a typing error.
+    from include.spec.loader import find_spec
+
+    find_spec(name)
+
+
+def _row(event: Event) -> list[str]:
+    from rich.markup import escape
+
+    when = event.at[:19].replace("T", " ")
+    return [when, event.kind, escape(describe(event.payload)), escape(event.actor)]
+
+
+def describe(payload: dict[str, Any]) -> str:
+    """Return an event's payload as a sentence: the verdict or move, and the reason."""
+    reason = f": {payload['reason']}" if payload.get("reason") else ""
+    if "verdict" in payload:
+        return f"{payload['verdict']}{reason}"
+    if "to" in payload:
+        return f"version {payload.get('from') or 'none'} → {payload['to'] or 'none'}{reason}"
+    if reason:
+        return str(payload["reason"])
+    return json.dumps(payload, sort_keys=True, default=str)

@@ -1,0 +1,88 @@
+"""The arbiter: may a run train now? A pure function over what is known, so that every rule is testable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from include.spec.schema import Retrain
+
+Trigger = Literal["schedule", "data", "manual", "api", "drift", "decay"]
+BY_HAND: frozenset[str] = frozenset({"manual", "api"})
+WEEK = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Somebody's wish to retrain."""
+
+    id: int
+    model: str
+    source: str
+    reason: str
+    key: str
+    at: str
+    run_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The arbiter's recorded answer."""
+
+    verdict: Literal["RETRAIN", "SKIP"]
+    reason: str
+    request_ids: tuple[int, ...] = ()
+
+
+def is_by_hand(trigger: str, pending: Sequence[Request]) -> bool:
+    """Return whether a person or a program asked outright: by the trigger, or by a request that waits."""
+    return trigger in BY_HAND or any(request.source in BY_HAND for request in pending)
+
+
+def arbitrate(
+    *,
+    trigger: str,
+    pending: Sequence[Request],
+    retrains: Sequence[datetime],
+    frozen: str | None,
+    retrain: Retrain,
+    now: datetime,
+    force: bool = False,
+) -> Decision:
+    """Decide about one run.
+
+    Args:
+        trigger: What started it.
+        pending: Requests nobody answered yet; a RETRAIN answers all of them, a SKIP leaves them waiting.
+        retrains: When the model was last retrained without being asked by hand, in any order, aware.
+        frozen: Why the model is frozen; None when it is not.
+        retrain: The spec's section: cool-down and weekly budget. They bind only what nobody asked for by hand.
+        now: The time, aware.
+        force: Go through a freeze.
+    """
+    if frozen is not None and not force:
+        return Decision("SKIP", f"the model is frozen: {frozen}")
+    merged = tuple(request.id for request in pending)
+    if force or is_by_hand(trigger, pending):
+        return Decision("RETRAIN", _because(trigger, pending), merged)
+    past = [at for at in retrains if at <= now]
+    last = max(past, default=None)
+    if last is not None and now - last < retrain.cooldown:
+        until = last + retrain.cooldown
+        return Decision("SKIP", f"cooling down until {until.isoformat(timespec='seconds')}")
+    this_week = sum(now - at < WEEK for at in past)
+    if this_week >= retrain.max_per_week:
+        return Decision(
+            "SKIP", f"the weekly budget is used up: {this_week} of {retrain.max_per_week} retrains"
+        )
+    return Decision("RETRAIN", _because(trigger, pending), merged)
+
+
+def _because(trigger: str, pending: Sequence[Request]) -> str:
+    reasons = [f"{request.source}: {request.reason}" for request in pending[:5]]
+    if len(pending) > 5:
+        reasons.append(f"and {len(pending) - 5} more")
+    return "; ".join([f"triggered by {trigger}", *reasons])

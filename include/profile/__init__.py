@@ -1,0 +1,1 @@
+"""Looks at a data file and writes the first spec for it; see `include.profile.new`."""

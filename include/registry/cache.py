@@ -1,0 +1,93 @@
+"""Downloaded versions on disk: written once, atomically, verified every time they are read."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from include.errors import ModelError
+from include.registry.mlmodel import MODEL_FILE, folder_digest, read_metadata
+from include.registry.package import LoadedPackage, Version
+from include.registry.trust import load_model
+
+
+def load_version(
+    version: Version, cache: Path, download: Callable[[Version, Path], None]
+) -> LoadedPackage:
+    """Return a verified version, downloading it when the cache has no intact copy.
+
+    Args:
+        version: What to load.
+        cache: Folder of all downloaded versions.
+        download: Puts the version's files into a folder.
+
+    Raises:
+        ModelError: Evergreen did not register it, or its files are not those that were registered.
+    """
+    digest = version.digest
+    where = f"{version.name} version {version.version}"
+    if digest is None:
+        raise ModelError(
+            where,
+            "must carry Evergreen's producer and digest tags, got a version without them",
+            "Only versions that Evergreen registered are loaded: train the model with it.",
+        )
+    folder = cache / version.name / f"{version.version}-{digest[:12]}"
+    if not _intact(folder, digest):
+        _fetch(version, folder, digest, where, download)
+    meta = read_metadata(folder)
+    # The types MLmodel lists are not looked at: a model must not vouch for itself.
+    pipeline = load_model(folder / MODEL_FILE, str(meta["model_sha256"]))
+    return LoadedPackage(pipeline=pipeline, meta=meta, folder=folder, version=version)
+
+
+def _fetch(
+    version: Version,
+    folder: Path,
+    digest: str,
+    where: str,
+    download: Callable[[Version, Path], None],
+) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        _lock(folder.parent),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as scratch,
+    ):
+        if _intact(folder, digest):
+            return  # another process was faster
+        part = Path(scratch) / "model"
+        part.mkdir()
+        download(version, part)
+        found = folder_digest(part)
+        if found != digest:
+            raise ModelError(
+                where,
+                f"must have the digest it was registered with, {digest[:12]}..., got {found[:12]}...",
+                "Its files were changed in the artifact store: do not use it, train the model again.",
+            )
+        if folder.exists():
+            folder.rename(Path(scratch) / "damaged")
+        part.rename(folder)
+
+
+def _intact(folder: Path, digest: str) -> bool:
+    return folder.is_dir() and folder_digest(folder) == digest
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Let one process at a time change `folder`; the lock of a killed one is gone with it."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _sweep(folder)
+        yield
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed downloads left; nobody else downloads while we hold the lock."""
+    for part in folder.glob(".part-*"):
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,75 @@
+"""`python -m include.serving`: one uvicorn process on the settings of the environment."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+
+from include.errors import EvergreenError, ServiceError
+from include.settings import Settings, get_settings
+
+_DRAIN_SECONDS = 20
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Return a socket bound to the serving port.
+
+    Raises:
+        ServiceError: The port is taken, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.serving_port))
+    except OSError as error:
+        listener.close()
+        raise ServiceError(
+            "serving",
+            f"must be able to listen on {settings.host}:{settings.serving_port}, got {error.strerror}",
+            "Stop what holds the port, or set EVERGREEN_SERVING_PORT to another one.",
+        ) from error
+    return listener
+
+
+def serve(settings: Settings, listener: socket.socket) -> None:
+    """Serve until told to stop; requests under way are finished first."""
+    import uvicorn
+
+    from include.registry.gateway import Registry
+    from include.serving.app import create_app
+    from include.serving.follower import Follower
+    from include.serving.source import RegistrySource
+    from include.serving.telemetry import Metrics
+
+    source = RegistrySource(Registry(settings.mlflow))
+    metrics = Metrics()
+    app = create_app(Follower(source, settings.home / "serving-cache", metrics), metrics)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, timeout_graceful_shutdown=_DRAIN_SECONDS
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def main() -> int:
+    """Run the serving process; return its exit status."""
+    # Before numpy and OpenMP are loaded. Their thread pools only fight here: it is requests that run in parallel.
+    for pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(pool, "1")
+    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # or each poll writes a line
+    settings = get_settings()
+    try:
+        listener = listen(settings)
+        serve(settings, listener)
+    except EvergreenError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

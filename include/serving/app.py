@@ -1,0 +1,139 @@
+"""The HTTP face of serving: Open Inference Protocol v2, MLflow's invocations, health and metrics.
+
+Owns the routes and the answers about models; `predictions` has the endpoints that predict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from include.serving.follower import Follower
+from include.serving.lookup import Lookup, not_answering
+from include.serving.predictions import Limits, Predictions
+from include.serving.rejection import RequestError
+from include.serving.replies import as_json, crashed, http_error, refused
+from include.serving.telemetry import METRICS_TYPE, Metrics
+
+SERVER = {"name": "evergreen", "version": "1", "extensions": []}
+PLATFORM = "evergreen_sklearn"
+
+
+def create_app(follower: Follower, metrics: Metrics, *, limits: Limits | None = None) -> FastAPI:
+    """Return the application; it starts and stops the follower with its own lifespan.
+
+    Args:
+        follower: Keeps the models.
+        metrics: The same object the follower counts in.
+        limits: Request limits; None for the defaults.
+    """
+    lookup = Lookup(follower)
+    status = _Status(lookup, metrics)
+    predictions = Predictions(lookup, metrics, limits or Limits())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        follower.start()
+        yield
+        await asyncio.to_thread(follower.stop)
+        await asyncio.to_thread(predictions.close)
+
+    # No generated docs: their page would load its scripts from a CDN, and the routes below are not FastAPI's own.
+    app = FastAPI(title="Evergreen serving", openapi_url=None, lifespan=lifespan)
+    app.add_exception_handler(RequestError, refused)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(Exception, crashed)
+    model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+    get: dict[str, Callable[[Request], Any]] = {
+        "/v2": status.server,
+        "/v2/health/live": status.live,
+        "/v2/health/ready": status.server_ready,
+        "/v2/models": status.models,
+        "/metrics": status.metrics_page,
+        "/ping": status.server_ready,
+        "/health": status.server_ready,
+    }
+    for base in (model, version):
+        get |= {
+            base: status.metadata,
+            f"{base}/ready": status.ready,
+            f"{base}/example": status.example,
+        }
+    post = {
+        f"{model}/infer": predictions.infer,
+        f"{version}/infer": predictions.infer,
+        "/invocations": predictions.invocations,
+        "/models/{name}/invocations": predictions.invocations,
+    }
+    # Plain routes: FastAPI's own would parse, validate and answer 422 in a form the protocol does not know.
+    app.router.routes.extend(Route(path, call, methods=["GET"]) for path, call in get.items())
+    app.router.routes.extend(Route(path, call, methods=["POST"]) for path, call in post.items())
+    return app
+
+
+class _Status:
+    """The endpoints that tell what is there."""
+
+    def __init__(self, lookup: Lookup, metrics: Metrics) -> None:
+        self._lookup, self._metrics, self._follower = lookup, metrics, lookup.follower
+
+    async def server(self, _: Request) -> Response:
+        return as_json(SERVER)
+
+    async def live(self, _: Request) -> Response:
+        return as_json({"live": True, "ready": self._follower.ready})
+
+    async def server_ready(self, _: Request) -> Response:
+        ready = self._follower.ready
+        body: dict[str, Any] = {"live": True, "ready": ready}
+        if not ready:
+            reason = self._follower.registry_error or "models are being loaded"
+            body["error"] = f"serving: must load its models first, got {reason}. Try again shortly."
+        return as_json(body, 200 if ready else 503)
+
+    async def metrics_page(self, _: Request) -> Response:
+        return Response(self._metrics.exposition(), media_type=METRICS_TYPE)
+
+    async def models(self, _: Request) -> Response:
+        table = self._follower.table
+        return as_json({"models": [self._lookup.state(served) for served in table.values()]})
+
+    async def metadata(self, request: Request) -> Response:
+        served = self._lookup.served(request.path_params["name"])
+        version = request.path_params.get("version")
+        engine = served.engine(version) if version else next(iter(served.engines), None)
+        if engine is None:
+            raise not_answering(served, version)
+        return as_json(
+            {
+                "name": served.name,
+                "versions": [each.version for each in served.engines],
+                "platform": PLATFORM,
+                "inputs": engine.input_metadata(),
+                "outputs": engine.output_metadata(),
+                "parameters": self._lookup.state(served)
+                | {"version": engine.version, "task": engine.task},
+            }
+        )
+
+    async def ready(self, request: Request) -> Response:
+        served = self._lookup.served(request.path_params["name"])
+        version = request.path_params.get("version")
+        engine = served.engine(version)
+        body: dict[str, Any] = {"name": served.name, "ready": engine is not None}
+        if version:
+            body["version"] = version
+        status = 200
+        if engine is None:
+            reason = not_answering(served, version)
+            status, body["error"] = reason.status, str(reason)
+        return as_json(body | self._lookup.state(served), status)
+
+    async def example(self, request: Request) -> Response:
+        return as_json(self._lookup.engine(request).example_body())

@@ -1,0 +1,362 @@
+"""Follows the registry's aliases and keeps the table of engines that answer.
+
+Owns the life of a version inside serving: seen at the registry, loaded, verified, warmed up, self-tested on its
+stored example, and only then put into the table, by one assignment. Requests take the table once and keep what
+they took, so an old version drains by itself. Whatever fails leaves the table as it is.
+
+One thread decides (`tick`); polls and loads run beside it, so neither a hanging registry nor a slow download
+holds up a swap that is ready.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from include.errors import EvergreenError, ModelError, ServiceError
+from include.serving.cache import Aliases, Cache
+from include.serving.engine import Engine, LoadedModel, build_engine
+from include.serving.telemetry import Metrics, log_event
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+_ROLES = (CHAMPION, CHALLENGER)
+_RETRY_SECONDS = {True: 2.0, False: 30.0}  # first pause after a transient / a permanent failure
+_RETRY_LIMIT = 300.0
+_PATIENCE = (
+    3.0  # how long a first answer of the registry is waited for before the disk cache is used
+)
+
+Key = tuple[str, str]
+
+
+class ModelSource(Protocol):
+    """What serving needs of a registry; calls may block and come from worker threads."""
+
+    def aliases(self) -> Mapping[str, Mapping[str, str]]:
+        """Return alias to version for every model.
+
+        Raises:
+            ServiceError: The registry does not answer.
+        """
+
+    def load(self, name: str, version: str, cache: Path) -> LoadedModel:
+        """Return a version, downloaded below `cache` and verified.
+
+        Raises:
+            ModelError: It is not to be trusted, or cannot be loaded.
+            ServiceError: The registry does not answer.
+        """
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a version does not answer.
+
+    Args:
+        error: One sentence.
+        permanent: Whether trying again without a change is pointless (it is tried again all the same).
+        attempts: Failed attempts so far.
+        retry_at: Clock reading of the next attempt, seconds.
+    """
+
+    error: str
+    permanent: bool
+    attempts: int
+    retry_at: float = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Served:
+    """One model as of now: what its aliases want and what answers.
+
+    Args:
+        name: Registered name.
+        wanted: Alias to version, champion and challenger only.
+        champion: Answers at the model's own path; the version before while a new one loads or fails.
+        challenger: Answers at its version's path only.
+        failures: By version.
+    """
+
+    name: str
+    wanted: Mapping[str, str]
+    champion: Engine | None
+    challenger: Engine | None
+    failures: Mapping[str, Failure]
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """The engines that answer, champion first, each once."""
+        both = [engine for engine in (self.champion, self.challenger) if engine is not None]
+        return tuple({engine.version: engine for engine in both}.values())
+
+    def engine(self, version: str | None) -> Engine | None:
+        """Return the engine of a version (None: the champion), or None when it does not answer."""
+        if version is None:
+            return self.champion
+        return next((engine for engine in self.engines if engine.version == version), None)
+
+
+class Follower:
+    """Keeps `table` in step with the registry.
+
+    Args:
+        source: The registry.
+        cache: Folder of downloaded models and of the state file.
+        metrics: Where loads and polls are counted.
+        poll_seconds: Pause between two polls.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        cache: Path,
+        metrics: Metrics,
+        *,
+        poll_seconds: float = 1.5,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.table: Mapping[str, Served] = {}
+        self.registry_error: str | None = None
+        self.ready = False
+        self._source, self._cache, self._metrics = source, Cache(cache), metrics
+        self._poll_seconds, self._clock = poll_seconds, clock
+        self._wanted: Aliases | None = None
+        self._online = False
+        self._engines: dict[Key, Engine] = {}
+        self._loads: dict[Key, Future[Engine]] = {}
+        self._failures: dict[Key, Failure] = {}
+        self._saved: object = None
+        self._last_good: dict[str, str] = {}
+        self._poll: Future[Mapping[str, Mapping[str, str]]] | None = None
+        self._next_poll = self._started = clock()
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._pollers = ThreadPoolExecutor(1, "registry-poll")
+        self._loaders = ThreadPoolExecutor(1, "model-load")
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow, in a thread of its own."""
+        self._last_good = dict(self._cache.read().champions)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following; the table stays as it is. Does not wait for a hanging registry."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+        self._pollers.shutdown(wait=False, cancel_futures=True)
+        self._loaders.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the table is still being followed."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                self.tick()
+            except Exception:  # whatever it is, the models in the table go on answering
+                logging.getLogger("evergreen.serving").exception("tick_failed")
+            self._wake.wait(max(0.01, min(self._poll_seconds, 0.5)))
+
+    def tick(self) -> None:
+        """Do whatever can be done now without waiting: poll, collect, swap, start loads."""
+        now = self._clock()
+        self._take_poll(now)
+        if self._wanted is None:
+            return
+        self._take_loads(now)
+        self._start_loads(now)
+        self._swap()
+        self._settle()
+
+    def _take_poll(self, now: float) -> None:
+        if self._poll is None and now >= self._next_poll:
+            self._poll = self._pollers.submit(self._source.aliases)
+            self._poll.add_done_callback(lambda _: self._wake.set())
+        if self._poll is not None and self._poll.done():
+            poll, self._poll = self._poll, None
+            self._next_poll = now + self._poll_seconds
+            error = poll.exception()
+            self._note_registry(None if error is None else _sentence(error))
+            if error is None:
+                self._online = True
+                self._wanted = _roles(poll.result())
+        waited = self.registry_error is not None or now - self._started >= _PATIENCE
+        if self._wanted is None and waited:
+            stored = _roles(self._cache.read().aliases)
+            if stored:
+                self._wanted = stored
+                log_event("cache_used", models=sorted(stored), reason=self.registry_error or "slow")
+
+    def _note_registry(self, error: str | None) -> None:
+        self._metrics.registry_up.set(0 if error else 1)
+        if (error is None) != (self.registry_error is None):
+            if error:
+                log_event("registry_lost", level=logging.WARNING, error=error)
+            else:
+                log_event("registry_back")
+        self.registry_error = error
+
+    def _take_loads(self, now: float) -> None:
+        for key in [key for key, load in self._loads.items() if load.done()]:
+            load = self._loads.pop(key)
+            name, version = key
+            error = load.exception()
+            self._metrics.loads.labels(name, "failed" if error else "loaded").inc()
+            if error is None:
+                engine = load.result()
+                self._engines[key] = engine
+                self._failures.pop(key, None)
+                log_event("loaded", model=name, version=version, one_row_ms=engine.warm_ms)
+            else:
+                self._failed(key, error, now)
+
+    def _failed(self, key: Key, error: BaseException, now: float) -> None:
+        before = self._failures.get(key)
+        transient = isinstance(error, EvergreenError) and error.transient
+        attempts = before.attempts + 1 if before else 1
+        pause = min(_RETRY_SECONDS[transient] * 2 ** min(attempts - 1, 16), _RETRY_LIMIT)
+        failure = Failure(_sentence(error), not transient, attempts, now + pause)
+        self._failures[key] = failure
+        if before is None or before.error != failure.error:
+            log_event(
+                "load_failed",
+                level=logging.ERROR,
+                model=key[0],
+                version=key[1],
+                error=failure.error,
+                permanent=failure.permanent,
+            )
+
+    def _start_loads(self, now: float) -> None:
+        wanted = self._needed()
+        for gone in self._failures.keys() - wanted:
+            del self._failures[gone]
+        for key in sorted(wanted - self._engines.keys() - self._loads.keys()):
+            failure = self._failures.get(key)
+            if failure is None or now >= failure.retry_at:
+                self._loads[key] = self._loaders.submit(self._load, *key)
+                self._loads[key].add_done_callback(lambda _: self._wake.set())
+
+    def _load(self, name: str, version: str) -> Engine:
+        """Load, verify, warm up and self-test; runs in the loader thread."""
+        where = f"model {name} version {version}"
+        try:
+            model = self._fetch(name, version)
+            return build_engine(model)
+        except EvergreenError:
+            raise
+        except (
+            Exception
+        ) as error:  # a damaged artifact may fail anywhere; the version before must live
+            raise ModelError(
+                where,
+                f"must be loadable, got {type(error).__name__}: {error}",
+                "Look at the serving log, then train and register it again.",
+            ) from error
+
+    def _fetch(self, name: str, version: str) -> LoadedModel:
+        if not self._online:
+            stored = self._cache.restore(name, version)
+            if stored is not None:
+                return stored
+        try:
+            return self._source.load(name, version, self._cache.root)
+        except ServiceError:
+            stored = self._cache.restore(name, version)
+            if stored is None:
+                raise
+            return stored
+
+    def _swap(self) -> None:
+        wanted = self._wanted or {}
+        table = {name: self._served(name, roles) for name, roles in sorted(wanted.items())}
+        before, self.table = (
+            self.table,
+            table,
+        )  # the swap: requests see the old table or the new one
+        used = {(name, engine.version) for name, of in table.items() for engine in of.engines}
+        for unused in self._engines.keys() - used - self._needed():
+            del self._engines[unused]
+        for name in sorted({*before, *table}):
+            self._report(name, before.get(name), table.get(name))
+
+    def _needed(self) -> set[Key]:
+        """Return what should be in memory: what the aliases want, and what stands in for a failed champion.
+
+        A stand-in is only needed after a restart: the version that last answered is then on disk only.
+        """
+        needed: set[Key] = set()
+        for name, roles in (self._wanted or {}).items():
+            needed.update((name, version) for version in roles.values())
+            last = self._last_good.get(name)
+            if last and CHAMPION in roles and (name, roles[CHAMPION]) in self._failures:
+                needed.add((name, last))
+        return needed
+
+    def _served(self, name: str, roles: Mapping[str, str]) -> Served:
+        before = self.table.get(name)
+        champion = self._engines.get((name, roles.get(CHAMPION, "")))
+        if (
+            champion is None and CHAMPION in roles
+        ):  # until the new one is ready, or for good when it fails
+            last = self._engines.get((name, self._last_good.get(name, "")))
+            champion = before.champion if before and before.champion else last
+        challenger = self._engines.get((name, roles.get(CHALLENGER, "")))
+        failures = {version: f for (of, version), f in self._failures.items() if of == name}
+        return Served(name, roles, champion, challenger, failures)
+
+    def _report(self, name: str, before: Served | None, after: Served | None) -> None:
+        old = before.champion.version if before and before.champion else None
+        new = after.champion.version if after and after.champion else None
+        if after is None:
+            self._last_good.pop(name, None)
+        if old == new:
+            return
+        if old is not None:
+            self._metrics.champion.remove(name, old)
+        if new is not None:
+            self._metrics.champion.labels(name, new).set(1)
+            self._last_good[name] = new
+        log_event("swapped" if new else "unloaded", model=name, version=new, previous=old)
+
+    def _settle(self) -> None:
+        """Become ready once every first attempt is over; store what is in use when it changed."""
+        if not self.ready and not self._loads:
+            self.ready = True
+            log_event("ready", models=sorted(self.table))
+        engines = [engine for served in self.table.values() for engine in served.engines]
+        now_used = (self._wanted, sorted((e.model.name, e.version) for e in engines))
+        if self._loads or not self._online or now_used == self._saved:
+            return
+        try:
+            self._cache.write(self._wanted or {}, [e.model for e in engines], self._last_good)
+        except (OSError, ValueError, TypeError) as error:
+            log_event("cache_not_written", level=logging.ERROR, error=str(error))
+        self._saved = now_used
+
+
+def _roles(aliases: Iterable[str] | Mapping[str, Mapping[str, str]]) -> Aliases:
+    """Keep the aliases serving acts on, and the models that have one."""
+    if not isinstance(aliases, Mapping):
+        return {}
+    kept = {
+        name: {role: str(of[role]) for role in _ROLES if of.get(role)}
+        for name, of in aliases.items()
+    }
+    return {name: roles for name, roles in kept.items() if roles}
+
+
+def _sentence(error: BaseException) -> str:
+    return str(error) if isinstance(error, EvergreenError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,169 @@
+"""Requests in the forms of MLflow's scoring server: four kinds of JSON, and CSV.
+
+Owns their conversion to columns. Like MLflow, columns the model does not know are ignored; unlike MLflow, a
+missing value never turns a column of whole numbers into an error.
+
+Source: https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/#json-input
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from include.serving.columns import Columns, Schema
+from include.serving.rejection import bad, listed, quote
+from include.serving.tensors import read_json
+
+FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+_FIX = (
+    'Send {"dataframe_split": {"columns": [...], "data": [[...]]}}, {"dataframe_records": [{...}]}, '
+    '{"instances": [{...}]} or {"inputs": {"column": [...]}}.'
+)
+_TRUE, _FALSE = frozenset(("true", "1", "1.0")), frozenset(("false", "0", "0.0"))
+
+Table = dict[str, list[Any]]
+
+
+def read_invocation(body: bytes, schema: Schema, *, max_rows: int) -> Columns:
+    """Check and convert a JSON body.
+
+    Args:
+        body: JSON as it came.
+        schema: The model's features.
+        max_rows: Most rows one request may have.
+
+    Raises:
+        RequestError: Anything is wrong with it, naming the column and what to do.
+    """
+    request = read_json(body)
+    if not isinstance(request, dict):
+        raise bad("body", f"must be a JSON object, got {quote(request)}", _FIX)
+    given = [form for form in FORMS if form in request]
+    if len(given) != 1:
+        got = listed(given) if given else f"the keys {listed(request)}" if request else "none"
+        raise bad("body", f"must have exactly one of {listed(FORMS)}, got {got}", _FIX)
+    content = request[given[0]]
+    if given[0] == "dataframe_split":
+        table = _split(content)
+    elif given[0] == "inputs" and isinstance(content, dict):
+        table = _by_column(content)
+    else:
+        table = _rows(content, given[0], schema)
+    return _columns(table, schema, max_rows)
+
+
+def read_csv(body: bytes, schema: Schema, *, max_rows: int) -> Columns:
+    """Check and convert a CSV body with a header; an empty cell is a missing value.
+
+    Raises:
+        RequestError: Anything is wrong with it, naming the column and what to do.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise bad("body", f"must be CSV in UTF-8, got {error}", "Send a header and rows.") from None
+    if not lines:
+        raise bad("body", "must be CSV with a header, got nothing", "Send a header and rows.")
+    table = _split({"columns": lines[0], "data": [line for line in lines[1:] if line]})
+    typed = {
+        name: _typed(name, values, schema) if name in schema.names else values
+        for name, values in table.items()
+    }
+    return _columns(typed, schema, max_rows)
+
+
+def _columns(table: Table, schema: Schema, max_rows: int) -> Columns:
+    schema.check_names(list(table), "column", extra_ok=True)
+    rows = len(table[schema.names[0]])
+    for name in schema.names:
+        if len(table[name]) != rows:
+            raise bad(
+                f"column {quote(name)}",
+                f"must have as many rows as the others, got {len(table[name])} where others have {rows}",
+                "Send one value per row in every column; null for missing.",
+            )
+    if not 1 <= rows <= max_rows:
+        raise bad("rows", f"must be 1 to {max_rows}, got {rows}", "Split or fill the request.")
+    return {name: schema.column(name, table[name], "column") for name in schema.names}
+
+
+def _split(content: Any) -> Table:
+    names = content.get("columns") if isinstance(content, dict) else None
+    data = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise bad("dataframe_split.columns", f"must be a list of names, got {quote(names)}", _FIX)
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise bad(
+            "dataframe_split.columns", f"must differ, got {listed(twice)} twice", "Remove one."
+        )
+    if not isinstance(data, list):
+        raise bad("dataframe_split.data", f"must be a list of rows, got {quote(data)}", _FIX)
+    for position, row in enumerate(data):
+        if not isinstance(row, list) or len(row) != len(names):
+            raise bad(
+                f"row {position}",
+                f"must have {len(names)} values, one per column, got {quote(row)}",
+                "Send null for missing.",
+            )
+    return {name: [row[place] for row in data] for place, name in enumerate(names)}
+
+
+def _by_column(content: dict[str, Any]) -> Table:
+    table: Table = {}
+    for name, values in content.items():
+        if not isinstance(values, list):
+            raise bad(f"inputs.{name}", f"must be a list of values, got {quote(values)}", _FIX)
+        nested = bool(values) and all(isinstance(v, list) and len(v) == 1 for v in values)
+        table[name] = [v[0] for v in values] if nested else values
+    return table
+
+
+def _rows(content: Any, form: str, schema: Schema) -> Table:
+    if not isinstance(content, list):
+        raise bad(form, f"must be a list of rows, got {quote(content)}", _FIX)
+    if not content:
+        raise bad(form, "must have at least one row, got none", "Send one object per row.")
+    if form != "dataframe_records" and all(isinstance(row, list) for row in content):
+        return _split({"columns": list(schema.names), "data": content})  # by position, like MLflow
+    for position, row in enumerate(content):
+        if not isinstance(row, dict):
+            raise bad(f"{form}[{position}]", f"must be an object by column, got {quote(row)}", _FIX)
+    # A record may leave a value out, but a column that no record has is missing.
+    names = dict.fromkeys(name for row in content for name in row)
+    return {name: [row.get(name) for row in content] for name in names}
+
+
+def _typed(name: str, cells: Sequence[Any], schema: Schema) -> list[Any]:
+    kind = schema.types.get(name, "")
+    if name not in schema.numeric and kind not in ("int", "float", "bool"):
+        return [cell if cell else None for cell in cells]
+    made: list[Any] = []
+    for row, cell in enumerate(cells):
+        value = _cell(cell.strip(), kind)
+        if isinstance(value, str):
+            raise bad(
+                f"column {quote(name)}",
+                f"must hold numbers, got {quote(cell)} in row {row}",
+                "Leave the cell empty for missing.",
+            )
+        made.append(value)
+    return made
+
+
+def _cell(text: str, kind: str) -> Any:
+    """Return the cell as None, bool or float; as text where it is no finite number."""
+    if not text:
+        return None
+    if kind == "bool" and text.lower() in _TRUE | _FALSE:
+        return text.lower() in _TRUE
+    try:
+        number = math.nan if "_" in text else float(text)
+    except ValueError:
+        return text
+    return number if math.isfinite(number) else text

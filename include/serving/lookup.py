@@ -1,0 +1,108 @@
+"""From a request to the model version that answers it, or to the reason why none does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Request
+
+from include.serving.engine import Engine
+from include.serving.follower import CHAMPION, Follower, Served
+from include.serving.rejection import RequestError, bad, listed, suggest
+
+
+class Lookup:
+    """Finds engines in the follower's table of this moment."""
+
+    def __init__(self, follower: Follower) -> None:
+        self.follower = follower
+
+    def engine(self, request: Request) -> Engine:
+        """Return the engine a request is for, by its path, query or header.
+
+        Raises:
+            RequestError: 404 for an unknown model or version, 503 for one that does not answer (yet).
+        """
+        name = request.path_params.get("name") or self._only_model(request)
+        served = self.served(name)
+        version = request.path_params.get("version")
+        engine = served.engine(version)
+        if engine is None:
+            raise not_answering(served, version)
+        return engine
+
+    def served(self, name: str) -> Served:
+        """Return a model by name.
+
+        Raises:
+            RequestError: 404 where it has no alias, 503 while the first models are loading.
+        """
+        table = self.follower.table
+        served = table.get(name)
+        if served is not None:
+            return served
+        if not self.follower.ready:
+            raise RequestError(
+                503,
+                "serving",
+                "must load its models first, and is still at it",
+                "Try again shortly.",
+            )
+        known = f"Served are {listed(table)}." if table else "No model has a champion yet."
+        raise RequestError(
+            404, "model", f"must be one that is served, got {suggest(name, table)}", known
+        )
+
+    def _only_model(self, request: Request) -> str:
+        name = request.query_params.get("model") or request.headers.get("x-model-name")
+        if name:
+            return name
+        answering = [served.name for served in self.follower.table.values() if served.champion]
+        if len(answering) == 1:
+            return answering[0]
+        raise bad(
+            "model",
+            f"must be named where {len(answering)} models are served",
+            "POST to /models/NAME/invocations or /invocations?model=NAME.",
+        )
+
+    def state(self, served: Served) -> dict[str, Any]:
+        """Return what a person or `deploy` wants to know about a model beyond the protocol."""
+        return {
+            "name": served.name,
+            "aliases": dict(served.wanted),
+            "champion": served.champion.version if served.champion else None,
+            "loaded": [engine.version for engine in served.engines],
+            "failures": {
+                version: {"error": f.error, "permanent": f.permanent, "attempts": f.attempts}
+                for version, f in served.failures.items()
+            },
+            "registry_error": self.follower.registry_error,
+        }
+
+
+def not_answering(served: Served, version: str | None) -> RequestError:
+    """Return why a version (None: the champion) of a known model does not answer."""
+    wanted = version or served.wanted.get(CHAMPION)
+    where = f"model {served.name}" + (f" version {wanted}" if wanted else "")
+    if wanted is None:
+        return RequestError(
+            503,
+            where,
+            "must have a champion, got none",
+            "Promote a version, or name one in the path.",
+        )
+    failure = served.failures.get(wanted)
+    if failure is not None:
+        return RequestError(503, where, f"must load, got: {failure.error}", "Serving tries again.")
+    if wanted in served.wanted.values():
+        return RequestError(
+            503, where, "must be loaded, and is still loading", "Try again shortly."
+        )
+    loaded = listed(engine.version for engine in served.engines) or "none"
+    return RequestError(
+        404,
+        where,
+        f"must be champion or challenger, got neither; served are {loaded}",
+        "Set one of these aliases on it, or ask for a served version.",
+    )

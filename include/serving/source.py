@@ -1,0 +1,91 @@
+"""The registry as serving sees it: aliases of all models in one poll, and verified versions.
+
+Owns the reading of a downloaded model folder's stored input example. Everything MLflow stays in
+`include.registry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from include.errors import ModelError
+from include.registry.gateway import Registry
+from include.registry.mlmodel import MODEL_FILE
+from include.registry.runs import pages
+from include.serving.engine import LoadedModel
+
+_EXAMPLE = "input_example.json"
+
+
+class RegistrySource:
+    """The real `ModelSource`: an MLflow registry behind Evergreen's gateway."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def aliases(self) -> Mapping[str, Mapping[str, str]]:
+        """Return alias to version for every registered model.
+
+        Raises:
+            ServiceError: MLflow does not answer.
+        """
+        client = self._registry.client
+        with self._registry.calls("list the aliases of all models"):
+            found = list(
+                pages(
+                    lambda page_token: client.search_registered_models(
+                        max_results=500, page_token=page_token
+                    )
+                )
+            )
+        return {
+            str(model.name): {str(alias): str(version) for alias, version in model.aliases.items()}
+            for model in found
+        }
+
+    def load(self, name: str, version: str, cache: Path) -> LoadedModel:
+        """Return a version, from `cache` where its digest is right, else downloaded into it.
+
+        Raises:
+            ModelError: The version is gone, not Evergreen's, damaged or not to be trusted.
+            ServiceError: MLflow does not answer.
+        """
+        found = self._registry.get_version(name, version)
+        if found is None:
+            raise ModelError(
+                f"model {name} version {version}",
+                "must exist in the registry, got nothing",
+                "Set the alias on another version.",
+            )
+        package = self._registry.load(found, cache)
+        return LoadedModel(
+            name=name,
+            version=version,
+            pipeline=package.pipeline,
+            meta=package.meta,
+            example=read_example(package.folder / _EXAMPLE),
+            file=package.folder / MODEL_FILE,
+            sha256=str(package.meta["model_sha256"]),
+        )
+
+
+def read_example(path: Path) -> dict[str, Sequence[Any]]:
+    """Return MLflow's stored input example (a data frame in split form) by column.
+
+    Raises:
+        ModelError: It is missing or in another form.
+    """
+    try:
+        stored = orjson.loads(path.read_bytes())
+        names, data = stored["columns"], stored["data"]
+        return {name: [row[place] for row in data] for place, name in enumerate(names)}
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise ModelError(
+            str(path),
+            f"must be an input example in split form, got {type(error).__name__}: {error}",
+            "Register the model through Evergreen.",
+        ) from error

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from include.serving.follower import Follower
+from tests.unit.serving.registry import CHURN, EXAMPLE, MemoryRegistry, wait_for
+
+Make = Callable[..., Follower]
+
+
+@pytest.fixture
+def churn(registry: MemoryRegistry, pipelines: dict[str, Any]) -> MemoryRegistry:
+    """Versions 1 and 2 of churn; 1 is champion."""
+    registry.add("churn", "1", CHURN, pipelines["churn"])
+    registry.add("churn", "2", CHURN, pipelines["churn2"])
+    registry.set("churn", "champion", "1")
+    return registry
+
+
+def champion(follower: Follower, name: str = "churn") -> str | None:
+    served = follower.table.get(name)
+    return served.champion.version if served and served.champion else None
+
+
+def started(make: Make, **options: Any) -> Follower:
+    follower = make(**options)
+    follower.start()
+    wait_for(lambda: follower.ready)
+    return follower
+
+
+def test_a_new_champion_is_picked_up_and_the_old_one_freed(
+    churn: MemoryRegistry, make_follower: Make
+) -> None:
+    follower = started(make_follower)
+    assert champion(follower) == "1"
+    churn.set("churn", "champion", "2")
+    wait_for(lambda: champion(follower) == "2")
+    assert [engine.version for engine in follower.table["churn"].engines] == ["2"]
+
+
+def test_a_challenger_becomes_champion_without_being_loaded_again(
+    churn: MemoryRegistry, make_follower: Make
+) -> None:
+    churn.set("churn", "challenger", "2")
+    follower = started(make_follower)
+    served = follower.table["churn"]
+    assert served.engine("2") is served.challenger is not None
+    churn.set("churn", "champion", "2")
+    churn.set("churn", "challenger", None)
+    wait_for(lambda: champion(follower) == "2")
+    assert churn.loads == [("churn", "1"), ("churn", "2")]
+
+
+def test_a_removed_alias_unloads_the_model(churn: MemoryRegistry, make_follower: Make) -> None:
+    follower = started(make_follower)
+    churn.set("churn", "champion", None)
+    wait_for(lambda: "churn" not in follower.table)
+
+
+def test_a_broken_version_leaves_the_champion_and_says_why(
+    churn: MemoryRegistry, make_follower: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    follower = started(make_follower)
+    churn.spoil("churn", "2")
+    with caplog.at_level(logging.INFO, "evergreen.serving"):
+        churn.set("churn", "champion", "2")
+        failure = wait_for(lambda: follower.table["churn"].failures.get("2"))
+        assert champion(follower) == "1"
+        assert failure.permanent
+        assert "must have sha256" in failure.error
+        churn.set("churn", "champion", "1")
+        wait_for(lambda: not follower.table["churn"].failures)
+    events = [orjson.loads(record.message)["event"] for record in caplog.records]
+    assert events.count("load_failed") == 1
+    assert "swapped" not in events
+
+
+def test_a_version_that_fails_its_self_test_is_not_served(
+    churn: MemoryRegistry, pipelines: dict[str, Any], make_follower: Make
+) -> None:
+    follower = started(make_follower)
+    churn.add("churn", "3", CHURN, pipelines["price"], EXAMPLE)  # numbers that are no codes
+    churn.set("churn", "champion", "3")
+    failure = wait_for(lambda: follower.table["churn"].failures.get("3"))
+    assert "must answer its own input example" in failure.error
+    assert champion(follower) == "1"
+
+
+def test_failures_are_retried_with_growing_pauses(
+    churn: MemoryRegistry, make_follower: Make, pipelines: dict[str, Any]
+) -> None:
+    clock = Clock()
+    follower = started(make_follower, clock=clock)
+    churn.set("churn", "champion", "9")
+    wait_for(lambda: clock.tick(1.0) and "9" in follower.table["churn"].failures)
+    first = follower.table["churn"].failures["9"].retry_at
+    wait_for(lambda: clock.tick(1.0) and follower.table["churn"].failures["9"].attempts == 2)
+    assert clock() >= first
+    second = follower.table["churn"].failures["9"].retry_at
+    assert second - clock() > 30
+    churn.add("churn", "9", CHURN, pipelines["churn2"])
+    wait_for(lambda: clock.tick(5.0) and champion(follower) == "9")
+    assert follower.table["churn"].failures == {}
+    assert churn.loads.count(("churn", "9")) == 3
+
+
+class Clock:
+    """A clock that moves when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def tick(self, seconds: float) -> bool:
+        self.now += seconds
+        return True
+
+
+def test_it_keeps_serving_while_the_registry_is_away(
+    churn: MemoryRegistry, make_follower: Make
+) -> None:
+    follower = started(make_follower)
+    churn.down = True
+    wait_for(lambda: follower.registry_error)
+    assert champion(follower) == "1"
+    assert follower.ready
+    churn.down = False
+    churn.set("churn", "champion", "2")
+    wait_for(lambda: champion(follower) == "2")
+    assert follower.registry_error is None
+
+
+def test_a_restart_without_the_registry_serves_from_disk(
+    churn: MemoryRegistry, make_follower: Make
+) -> None:
+    churn.set("churn", "challenger", "2")
+    started(make_follower).stop()
+    churn.down = True
+    loads = list(churn.loads)
+    follower = started(make_follower)
+    assert champion(follower) == "1"
+    assert follower.table["churn"].challenger is not None
+    assert churn.loads == loads
+    churn.down = False
+    churn.set("churn", "champion", "2")
+    wait_for(lambda: champion(follower) == "2")
+
+
+def test_a_restart_while_the_registry_hangs_serves_from_disk(
+    churn: MemoryRegistry, make_follower: Make
+) -> None:
+    started(make_follower).stop()
+    churn.hangs.clear()
+    try:
+        follower = started(make_follower)
+        assert champion(follower) == "1"
+    finally:
+        churn.hangs.set()
+
+
+def test_a_first_start_without_the_registry_waits_for_it(
+    churn: MemoryRegistry, make_follower: Make
+) -> None:
+    churn.down = True
+    follower = make_follower()
+    follower.start()
+    wait_for(lambda: follower.registry_error)
+    assert not follower.ready
+    churn.down = False
+    wait_for(lambda: champion(follower) == "1")
+
+
+def test_a_changed_file_on_disk_is_not_served(
+    churn: MemoryRegistry, make_follower: Make, tmp_path: Path
+) -> None:
+    started(make_follower).stop()
+    file = tmp_path / "cache" / "churn" / "1" / "model.skops"
+    file.write_bytes(file.read_bytes() + b"x")
+    churn.down = True
+    follower = started(make_follower)
+    assert champion(follower) is None
+    assert "must have sha256" in follower.table["churn"].failures["1"].error
+
+
+def test_after_a_restart_a_broken_champion_is_stood_in_for_by_the_last_good_one(
+    churn: MemoryRegistry, make_follower: Make
+) -> None:
+    started(make_follower).stop()
+    churn.spoil("churn", "2")
+    churn.set("churn", "champion", "2")
+    follower = started(make_follower)
+    wait_for(lambda: champion(follower) == "1")
+    assert follower.table["churn"].failures["2"].permanent
+    follower.stop()
+    again = started(make_follower)
+    wait_for(lambda: champion(again) == "1")
+
+
+def test_a_damaged_state_file_is_no_state_file(
+    churn: MemoryRegistry, make_follower: Make, tmp_path: Path
+) -> None:
+    started(make_follower).stop()
+    (tmp_path / "cache" / "state.json").write_text('{"aliases": ')
+    follower = started(make_follower)
+    assert champion(follower) == "1"
+
+
+def test_old_versions_leave_the_disk(
+    churn: MemoryRegistry, make_follower: Make, pipelines: dict[str, Any], tmp_path: Path
+) -> None:
+    follower = started(make_follower)
+    state = tmp_path / "cache" / "state.json"
+    for number in range(2, 8):
+        version = str(number)
+        churn.add("churn", version, CHURN, pipelines["churn2"])
+        churn.set("churn", "champion", version)
+        wait_for(lambda version=version: f'"churn": "{version}"' in state.read_text())
+    folders = sorted(path.name for path in (tmp_path / "cache" / "churn").iterdir())
+    assert folders == ["4", "5", "6", "7"]
+    assert not list((tmp_path / "cache").glob(".state*"))
+    assert champion(follower) == "7"
