@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from include.cli.display import json_option, print_json, print_table
+from include.cli.display import get_console, json_option, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from include.ledger.chain import Event
+
+#: Says that MLflow was brought in line with an earlier row; nothing was decided.
+_BOOKKEEPING = ("applied",)
 
 
 @click.command(short_help="Show what was decided about a model, and by whom.")
@@ -43,7 +48,7 @@ def command(ctx: click.Context, name: str, limit: int, as_json: bool) -> None:
             }
         )
     elif events:
-        print_table(("time (UTC)", "what", "details", "by"), map(_row, events))
+        _print(events)
     else:
         click.echo(f"Nothing has been decided about {name} yet.")
     if not verification.ok:
@@ -58,11 +63,15 @@ def _ensure_known(name: str) -> None:
     find_spec(name)
 
 
-def _row(event: Event) -> list[str]:
-    from rich.markup import escape
-
-    when = event.at[:19].replace("T", " ")
-    return [when, event.kind, escape(describe(event.payload)), escape(event.actor)]
+def _print(events: Sequence[Event]) -> None:
+    console = get_console()
+    for event in events:
+        if event.kind in _BOOKKEEPING:
+            continue
+        when = event.at[:19].replace("T", " ")
+        console.print(f"{when}  {event.kind:<10}", style="dim", end="  ", soft_wrap=True)
+        console.print(describe(event.payload), markup=False, soft_wrap=True)
+        console.print(f"{'':<33}by {event.actor}", style="dim", markup=False, soft_wrap=True)
 
 
 def describe(payload: dict[str, Any]) -> str:

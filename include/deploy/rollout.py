@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from include.deploy.client import Reply, ServingClient
+from include.deploy.client import ServingClient
 from include.errors import EvergreenError, ModelError, ServiceError
 
 Body = Mapping[str, Any]
@@ -211,6 +211,3 @@ def _not_finite(value: Any) -> bool:
 
 def _no_share(value: Any) -> bool:
     return not isinstance(value, int | float) or not 0 <= value <= 1
-
-
-__all__ = ["DeployResult", "Reply", "ServingClient", "deploy"]

@@ -263,8 +263,9 @@ def _difference(drawing: Drawing, improvements: Floats) -> Figure:
     primary = drawing.primary
     known = improvements[np.isfinite(improvements)]
     other = "champion" if drawing.champion is not None else "trivial baseline"
-    sign = -1 if primary.promote == "not_worse" and drawing.champion is not None else 1
-    bound = sign * primary.margin
+    bound = primary.margin
+    if primary.promote == "not_worse":
+        bound = 0.0 if drawing.champion is None else -primary.margin
     tail = (1 - primary.confidence) / 2
     low, high = np.quantile(known, [tail, 1 - tail])
     bins = 1 if np.ptp(known) == 0 else 45

@@ -120,10 +120,8 @@ class Votes:
     def _add_texts(self, values: pa.Array, rules: Rules, name: str) -> None:
         self.given.add("string")
         fits: set[ColumnType] = {
-            t for t in self.possible if t == "string" or _fits(values, t, rules, name)
+            t for t in self.possible if t == "string" or _text_is(values, t, rules, name)
         }
-        if "bool" in fits and not _only_bool_texts(values):
-            fits.discard("bool")  # 0 and 1 are ints, unless the champion knows better
         numeric = "float" in fits and self.lossless
         self._narrow(fits, to_type(values, "float", rules, name) if numeric else None)
 
@@ -136,7 +134,7 @@ class Votes:
             return
         plain = numbers.drop_null().cast(pa.float64(), safe=False).to_numpy()
         plain = plain[~np.isnan(plain)]
-        if not np.all((plain == np.trunc(plain)) & (np.abs(plain) <= _EXACT_IN_FLOAT)):
+        if not np.all((plain == np.trunc(plain)) & (np.abs(plain) < _EXACT_IN_FLOAT)):
             self.lossless = set()
         elif not np.isin(plain, (0, 1)).all():
             self.lossless.discard("bool")
@@ -151,7 +149,7 @@ class Votes:
         if expected is not None and expected in wanted | self.lossless:
             return expected
         order = rules.preferred.get(name, _ANY)
-        if not self.text:
+        if not self.text and name != rules.time:
             order = tuple(t for t in _ANY if t != "timestamp" or "timestamp" in order)
             if not self.values and self.given == {"string"}:
                 return "string"
@@ -166,9 +164,19 @@ def _fits(values: pa.Array, kind: ColumnType, rules: Rules, name: str) -> bool:
     return True
 
 
-def _only_bool_texts(values: pa.Array) -> bool:
-    known = pa.array([*TRUE_TEXTS, *FALSE_TEXTS])
-    return bool(pc.all(pc.is_in(pc.ascii_trim_whitespace(values), value_set=known)).as_py())
+def _text_is(values: pa.Array, kind: ColumnType, rules: Rules, name: str) -> bool:
+    """Tell whether texts are of a type as they stand: 1.0 is no int and 1 is no bool, though casts allow it."""
+    trimmed = pc.ascii_trim_whitespace(values)
+    if kind == "bool":
+        known = pa.array([*TRUE_TEXTS, *FALSE_TEXTS])
+        return bool(pc.all(pc.is_in(trimmed, value_set=known)).as_py())
+    if kind != "int":
+        return _fits(values, kind, rules, name)
+    try:
+        trimmed.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def type_of(given: pa.DataType, name: str) -> ColumnType:

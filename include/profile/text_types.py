@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -56,83 +57,88 @@ def _from_type(blank: Column, kind: str) -> tuple[Column, str]:
 def _from_stored_text(table: Table, blank: Column) -> tuple[Column, str]:
     """Take a text of a typed file for what it is, unless all of them are times."""
     value = f"trim({blank.ref})"
-    (present,) = table.row([f"count({blank.ref})"])
-    date = _find_date(table, value, f"{value} IS NOT NULL", present) if present else None
-    if date:
+    if date := _find_date(table, value, f"{value} IS NOT NULL"):
         return replace(blank, type="timestamp", date=date), "TIMESTAMP"
-    return replace(blank, doubtful=_count_markers(table, value)), "VARCHAR"
+    doubtful = tuple(m for m in _count_markers(table, value) if m[0] not in SENTINELS)
+    return replace(blank, doubtful=doubtful), "VARCHAR"
 
 
 def _from_text(table: Table, blank: Column) -> tuple[Column, str]:
     """Find the type of a text column once its missing markers are left out."""
     value = f"trim({blank.ref})"
-    markers = _count_markers(table, value)
-    among_numbers = _list([*ALWAYS_MISSING, *MISSING_AMONG_NUMBERS])
-    strict = f"{value} IS NOT NULL AND {value} NOT IN {among_numbers}"
-    present, numbers, whole, zeros, booleans = table.row(
-        [
-            f"count(*) FILTER ({strict})",
-            f"count(*) FILTER ({strict} AND regexp_full_match({value}, {literal(_NUMBER)}))",
-            f"count(*) FILTER ({strict} AND regexp_full_match({value}, {literal(_INT)}))",
-            f"count(*) FILTER ({strict} AND regexp_full_match({value}, '0\\d+'))",
-            f"count(*) FILTER ({strict} AND lower({value}) IN ('true', 'false'))",
-        ]
-    )
+    found = _count_markers(table, value)
+    sentinels = tuple(m for m in found if m[0] in SENTINELS)
+    markers = tuple(m for m in found if m not in sentinels)
     certain = tuple(m for m in markers if m[0] in ALWAYS_MISSING)
     doubtful = tuple(m for m in markers if m not in certain)
     column = replace(blank, markers=certain, doubtful=doubtful)
     markers_too = replace(blank, markers=markers)
-    if not present:
+    some = f"{value} NOT IN {_list([*ALWAYS_MISSING, *MISSING_AMONG_NUMBERS])}"  # false for NULL
+    first = table.query(f"SELECT {value} FROM {table.name} WHERE {some} LIMIT 1")  # noqa: S608
+    if not first:
         return column, "VARCHAR"
-    if numbers == present:
-        kind: Type = "int" if whole == present else "float"
-        column = replace(markers_too, type=kind, leading_zeros=bool(zeros))
-        column = _with_sentinel(table, column, value)
-        return column, "BIGINT" if kind == "int" else "DOUBLE"
-    if booleans == present:
-        return replace(markers_too, type="bool"), "BOOLEAN"
-    date = _find_date(table, value, strict, present)
-    if date:
+    # The first value says which type can be meant at all; then every value has its say.
+    if re.fullmatch(_NUMBER, first[0][0]):
+        kind, zeros = _number_type(table, value, some)
+        if kind:
+            extra = sentinels if _are_missing(table, value, sentinels) else ()
+            markers_too = replace(markers_too, markers=(*markers, *extra), leading_zeros=zeros)
+            return replace(markers_too, type=kind), "BIGINT" if kind == "int" else "DOUBLE"
+    elif first[0][0].lower() in ("true", "false"):
+        if (
+            table.row([f"count(*) FILTER ({some} AND lower({value}) NOT IN ('true', 'false'))"])[0]
+            == 0
+        ):
+            return replace(markers_too, type="bool"), "BOOLEAN"
+    elif date := _find_date(table, value, some):
         return replace(markers_too, type="timestamp", date=date), "TIMESTAMP"
     return column, "VARCHAR"
 
 
+def _number_type(table: Table, value: str, some: str) -> tuple[Type | None, bool]:
+    """Return int or float where all values are numbers, and whether some start with a zero."""
+    (others,) = table.row(
+        [f"count(*) FILTER ({some} AND NOT regexp_full_match({value}, {literal(_NUMBER)}))"]
+    )
+    if others:
+        return None, False
+    fractions, zeros = table.row(
+        [
+            f"count(*) FILTER ({some} AND NOT regexp_full_match({value}, {literal(_INT)}))",
+            f"count(*) FILTER ({value} LIKE '0_%')",
+        ]
+    )
+    return ("float", False) if fractions else ("int", bool(zeros))
+
+
+def _are_missing(table: Table, value: str, sentinels: tuple[tuple[str, int], ...]) -> bool:
+    """Whether -999 and its like stand where every other number is 0 or more."""
+    if not sentinels:
+        return False
+    others = f"{value} NOT IN {_list([text for text, _ in sentinels])}"
+    (lowest,) = table.row([f"min(TRY_CAST({value} AS DOUBLE)) FILTER ({others})"])
+    return lowest is not None and lowest >= 0
+
+
 def _count_markers(table: Table, value: str) -> tuple[tuple[str, int], ...]:
-    wanted = _list([*ALWAYS_MISSING, *MISSING_AMONG_NUMBERS])
+    """Count texts that may mean missing; -999 and its like among them."""
+    wanted = _list([*ALWAYS_MISSING, *MISSING_AMONG_NUMBERS, *SENTINELS])
     found = table.query(
         f"SELECT {value}, count(*) FROM {table.name} WHERE {value} IN {wanted} GROUP BY 1 ORDER BY 1"  # noqa: S608
     )
     return tuple((str(text), int(count)) for text, count in found)
 
 
-def _with_sentinel(table: Table, column: Column, value: str) -> Column:
-    """Add -999 and its like to the markers where every other number is 0 or more."""
-    number = f"TRY_CAST({value} AS DOUBLE)"
-    found = table.query(
-        f"SELECT {value}, count(*) FROM {table.name} WHERE {value} IN {_list(SENTINELS)} "  # noqa: S608
-        "GROUP BY 1 ORDER BY 1"
-    )
-    if not found:
-        return column
-    texts = [str(text) for text, _ in found]
-    (lowest,) = table.row([f"min({number}) FILTER ({value} NOT IN {_list(texts)})"])
-    if lowest is None or lowest < 0:
-        return column
-    extra = tuple((str(text), int(count)) for text, count in found)
-    return replace(column, markers=(*column.markers, *extra))
-
-
-def _find_date(table: Table, value: str, present_rows: str, present: int) -> DateFormat | None:
+def _find_date(table: Table, value: str, some: str) -> DateFormat | None:
     sample = table.query(
         f"SELECT v FROM (SELECT {value} AS v, min(rowid) AS first FROM {table.name} "  # noqa: S608
-        f"WHERE {present_rows} GROUP BY 1 ORDER BY hash(v) LIMIT {_DATE_SAMPLE}) ORDER BY first"
+        f"WHERE {some} GROUP BY 1 ORDER BY hash(v) LIMIT {_DATE_SAMPLE}) ORDER BY first"
     )
     date = find_format([str(v) for (v,) in sample])
     if date is None:
         return None
-    parsed = _moment(value, date)
-    (read,) = table.row([f"count(*) FILTER ({present_rows} AND {parsed} IS NOT NULL)"])
-    return date if read == present else None
+    (unread,) = table.row([f"count(*) FILTER ({some} AND {_moment(value, date)} IS NULL)"])
+    return None if unread else date
 
 
 def _moment(value: str, date: DateFormat) -> str:

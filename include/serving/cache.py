@@ -11,13 +11,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
+from pydantic import BaseModel, Field, ValidationError
 
-from include.errors import ModelError
 from include.registry.trust import load_model
 from include.serving.engine import LoadedModel
 from include.serving.telemetry import log_event
@@ -28,21 +26,29 @@ _KEPT = 3  # retired versions per model that stay on disk, for a rollback withou
 Aliases = dict[str, dict[str, str]]
 
 
-@dataclass
-class State:
-    """What the state file says.
+class Entry(BaseModel):
+    """One version on disk: paths relative to the cache folder, digest, metadata and input example."""
 
-    Args:
-        aliases: Alias to version, by model.
-        champions: Version that last answered as champion, by model.
-        models: Entry by model and version: file, sha256, meta and example.
-        retired: Folders (relative) of versions no longer in use, newest last, by model.
-    """
+    folder: str
+    file: str
+    sha256: str
+    meta: dict[str, Any]
+    example: dict[str, list[Any]]
 
-    aliases: Aliases = field(default_factory=dict)
-    champions: dict[str, str] = field(default_factory=dict)
-    models: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    retired: dict[str, list[str]] = field(default_factory=dict)
+
+class State(BaseModel):
+    """What the state file says."""
+
+    aliases: Aliases = Field(default_factory=dict, description="Alias to version, by model.")
+    champions: dict[str, str] = Field(
+        default_factory=dict, description="Version that last answered as champion, by model."
+    )
+    models: dict[str, dict[str, Entry]] = Field(
+        default_factory=dict, description="Versions in use, by model and version."
+    )
+    retired: dict[str, list[str]] = Field(
+        default_factory=dict, description="Folders no longer in use, newest last, by model."
+    )
 
 
 class Cache:
@@ -55,11 +61,10 @@ class Cache:
         """Return the stored state; an empty one when there is none or it is damaged."""
         path = self.root / _STATE
         try:
-            stored = orjson.loads(path.read_bytes())
-            return State(**{name: dict(stored[name]) for name in vars(State())})
+            return State.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return State()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValidationError) as error:
             log_event("cache_unreadable", path=str(path), error=str(error))
             return State()
 
@@ -75,18 +80,20 @@ class Cache:
             OSError: The disk does not take it.
         """
         before = self.read()
-        state = State({name: dict(of) for name, of in aliases.items()}, dict(champions))
+        state = State(
+            aliases={name: dict(of) for name, of in aliases.items()}, champions=dict(champions)
+        )
         for model in models:
             state.models.setdefault(model.name, {})[model.version] = self._entry(model)
-        used = {entry["folder"] for of in state.models.values() for entry in of.values()}
+        used = {entry.folder for of in state.models.values() for entry in of.values()}
         expired: list[str] = []
         for name in sorted({*before.models, *before.retired}):
-            left = [entry["folder"] for entry in before.models.get(name, {}).values()]
+            left = [entry.folder for entry in before.models.get(name, {}).values()]
             line = dict.fromkeys([*before.retired.get(name, []), *left])
             folders = [folder for folder in line if folder not in used]
             expired += folders[:-_KEPT]
             state.retired[name] = folders[-_KEPT:]
-        self._write(orjson.dumps(vars(state), option=orjson.OPT_INDENT_2))
+        self._write(state.model_dump_json(indent=2).encode())
         for folder in expired:
             self._remove(folder)
 
@@ -99,26 +106,19 @@ class Cache:
         entry = self.read().models.get(name, {}).get(version)
         if entry is None:
             return None
-        try:
-            file = self.root / entry["file"]
-            digest, meta, example = entry["sha256"], entry["meta"], entry["example"]
-        except (KeyError, TypeError) as error:
-            raise ModelError(
-                str(self.root / _STATE),
-                f"must describe {name} {version} fully, got {error}",
-                "Delete the file; it is made anew from the registry.",
-            ) from error
-        return LoadedModel(name, version, load_model(file, digest), meta, example, file, digest)
+        file = self.root / entry.file
+        pipeline = load_model(file, entry.sha256)
+        return LoadedModel(name, version, pipeline, entry.meta, entry.example, file, entry.sha256)
 
-    def _entry(self, model: LoadedModel) -> dict[str, Any]:
+    def _entry(self, model: LoadedModel) -> Entry:
         file = model.file.resolve().relative_to(self.root.resolve())
-        return {
-            "folder": str(file.parent),
-            "file": str(file),
-            "sha256": model.sha256,
-            "meta": dict(model.meta),
-            "example": {name: list(values) for name, values in model.example.items()},
-        }
+        return Entry(
+            folder=str(file.parent),
+            file=str(file),
+            sha256=model.sha256,
+            meta=dict(model.meta),
+            example={name: list(values) for name, values in model.example.items()},
+        )
 
     def _write(self, data: bytes) -> None:
         self.root.mkdir(parents=True, exist_ok=True)

@@ -107,9 +107,11 @@ class Engine:
         if self.task == "regression":
             return "FP64"
         kinds = {type(label) for label in self.classes}
-        return {bool: "BOOL", int: "INT64", float: "FP64"}.get(
-            next(iter(kinds)) if len(kinds) == 1 else str, "BYTES"
-        )
+        if kinds == {bool}:
+            return "BOOL"
+        if kinds == {int}:
+            return "INT64"
+        return "FP64" if kinds and kinds <= {int, float} else "BYTES"
 
     def predict(self, columns: Columns) -> Prediction:
         """Return predictions for checked columns, one array of equal length per feature.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,9 +28,8 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 _ROLES = (CHAMPION, CHALLENGER)
 _RETRY_SECONDS = {True: 2.0, False: 30.0}  # first pause after a transient / a permanent failure
 _RETRY_LIMIT = 300.0
-_PATIENCE = (
-    3.0  # how long a first answer of the registry is waited for before the disk cache is used
-)
+_PATIENCE = 3.0  # seconds to wait for the registry's first answer before the disk cache is used
+_LINGER = 30.0  # seconds an engine without an alias stays in memory
 
 Key = tuple[str, str]
 
@@ -130,6 +129,7 @@ class Follower:
         self._wanted: Aliases | None = None
         self._online = False
         self._engines: dict[Key, Engine] = {}
+        self._idle: dict[Key, float] = {}
         self._loads: dict[Key, Future[Engine]] = {}
         self._failures: dict[Key, Failure] = {}
         self._saved: object = None
@@ -287,10 +287,17 @@ class Follower:
             table,
         )  # the swap: requests see the old table or the new one
         used = {(name, engine.version) for name, of in table.items() for engine in of.engines}
-        for unused in self._engines.keys() - used - self._needed():
-            del self._engines[unused]
+        self._let_go(self._engines.keys() - used - self._needed())
         for name in sorted({*before, *table}):
             self._report(name, before.get(name), table.get(name))
+
+    def _let_go(self, unused: set[Key]) -> None:
+        """Free engines nobody asked for in a while: aliases move one by one, and some move back."""
+        now = self._clock()
+        self._idle = {key: self._idle.get(key, now) for key in unused}
+        for key, since in list(self._idle.items()):
+            if now - since >= _LINGER:
+                del self._engines[key], self._idle[key]
 
     def _needed(self) -> set[Key]:
         """Return what should be in memory: what the aliases want, and what stands in for a failed champion.
@@ -342,15 +349,13 @@ class Follower:
             return
         try:
             self._cache.write(self._wanted or {}, [e.model for e in engines], self._last_good)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError) as error:
             log_event("cache_not_written", level=logging.ERROR, error=str(error))
         self._saved = now_used
 
 
-def _roles(aliases: Iterable[str] | Mapping[str, Mapping[str, str]]) -> Aliases:
+def _roles(aliases: Mapping[str, Mapping[str, str]]) -> Aliases:
     """Keep the aliases serving acts on, and the models that have one."""
-    if not isinstance(aliases, Mapping):
-        return {}
     kept = {
         name: {role: str(of[role]) for role in _ROLES if of.get(role)}
         for name, of in aliases.items()

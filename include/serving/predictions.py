@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
 from threadpoolctl import threadpool_limits
 
 from include.serving.engine import Engine
 from include.serving.frames import read_csv, read_invocation
 from include.serving.lookup import Lookup
-from include.serving.rejection import RequestError
+from include.serving.rejection import RequestError, bad
 from include.serving.replies import dump
 from include.serving.telemetry import Metrics
 from include.serving.tensors import read_infer
@@ -135,11 +136,14 @@ class Predictions:
         if length.isdigit() and int(length) > limit:
             raise _too_large(limit)
         parts, size = [], 0
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise _too_large(limit)
-            parts.append(part)
+        try:
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise _too_large(limit)
+                parts.append(part)
+        except ClientDisconnect:
+            raise bad("body", "must be sent to its end, got a part", "Send it again.") from None
         return b"".join(parts)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -512,6 +513,14 @@ class Spec(Section):
     def canonical(self) -> dict[str, Any]:
         """The whole spec as plain JSON values, defaults filled in."""
         return self.model_dump(mode="json", by_alias=True)
+
+    def with_features(self, numeric: Sequence[str], categorical: Sequence[str]) -> Spec:
+        """Return this spec with its features listed; what is listed already stays."""
+        if self.ingest.features is not None:
+            return self
+        features = FeatureLists(numeric=tuple(numeric), categorical=tuple(categorical))
+        ingest = self.ingest.model_copy(update={"features": features})
+        return self.model_copy(update={"ingest": ingest})
 
     @property
     def spec_hash(self) -> str:

@@ -48,7 +48,7 @@ class EvaluateOperator(StageOperator):
         manifest = bench.manifest(self.data["snapshot_id"])
         with tempfile.TemporaryDirectory() as folder:
             result = evaluate(
-                bench.spec,
+                bench.spec_for(self.data),
                 bench.store,
                 manifest,
                 Split.from_dict(self.split),
@@ -85,7 +85,7 @@ class EvaluateOperator(StageOperator):
         from include.store.features import resolve_features
 
         pipeline = load_model(self.bench.store.fetch(self.fitted["model"]), self.fitted["sha256"])
-        features = resolve_features(self.bench.spec, manifest)
+        features = resolve_features(self.bench.spec_for(self.data), manifest)
         return LoadedModel(
             pipeline, features, self.fitted["classes"], "challenger", self.fitted["cutoff"]
         )

@@ -30,8 +30,9 @@ class Champion:
 class IngestOperator(StageOperator):
     """Reads the source into a snapshot; skips the run when this data was judged before.
 
-    Returns `snapshot_id`, `rows`, `fingerprint`, `run_id` (MLflow) and `champion`, the version that
-    later stages compare with (None for the first model).
+    Returns `snapshot_id`, `rows`, `spec_hash`, `fingerprint`, `run_id` (MLflow), `champion`, the version that later
+    stages compare with (None for the first model), and `features`, the champion's where the spec
+    leaves them open.
     """
 
     def work(self, context: Context) -> dict[str, Any]:
@@ -60,9 +61,11 @@ class IngestOperator(StageOperator):
         return {
             "snapshot_id": manifest.snapshot_id,
             "rows": manifest.rows,
+            "spec_hash": bench.spec.spec_hash,
             "fingerprint": key,
             "run_id": run_id,
             "champion": asdict(champion) if champion else None,
+            "features": self._features(champion),
         }
 
     def _champion(self) -> Champion | None:
@@ -81,6 +84,15 @@ class IngestOperator(StageOperator):
         if champion is None or not champion.snapshot_id:
             return None
         return self.bench.manifest(champion.snapshot_id)
+
+    def _features(self, champion: Champion | None) -> dict[str, list[str]] | None:
+        """Return the champion's features where the spec leaves them open; None where they are listed."""
+        registry = self.bench.registry
+        version = registry.get_version(self.model, champion.version) if champion else None
+        if version is None or self.bench.spec.ingest.features is not None:
+            return None
+        features = registry.load(version, self.bench.model_cache).features
+        return {"numeric": list(features.numeric), "categorical": list(features.categorical)}
 
     def _skip_if_judged(self, key: str, champion: Champion | None) -> None:
         if champion and champion.key == key:

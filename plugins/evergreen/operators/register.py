@@ -76,7 +76,7 @@ class RegisterOperator(StageOperator):
         from include.store.example import example_frame
         from include.store.features import resolve_features
 
-        spec, store = self.bench.spec, self.bench.store
+        spec, store = self.bench.spec_for(self.data), self.bench.store
         features = resolve_features(spec, manifest)
         return Package(
             name=self.model,
@@ -90,7 +90,7 @@ class RegisterOperator(StageOperator):
             example=example_frame(store, manifest, features),
             meta={
                 "snapshot_id": manifest.snapshot_id,
-                "spec_hash": spec.spec_hash,
+                "spec_hash": self.data["spec_hash"],
                 "cutoff": self.fitted["cutoff"],
                 "split": self.split,
                 "estimator": self.fitted["estimator"],

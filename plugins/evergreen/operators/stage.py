@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from evergreen.hooks.mlflow_hook import MlflowHook
 from evergreen.links import RUN_URL_KEY, MlflowRunLink
-from include.errors import EvergreenError
+from include.errors import ConflictError, EvergreenError
 from include.settings import Settings, get_settings
 from include.spec.loader import find_spec, load_spec
 
@@ -62,6 +62,24 @@ class Workbench:
     def spec(self) -> Spec:
         """The model's spec as it stands now."""
         return load_spec(find_spec(self.model, self.settings), self.settings)
+
+    def spec_for(self, data: Mapping[str, Any]) -> Spec:
+        """The spec of a run: where it leaves the features open, the champion's schema holds.
+
+        Args:
+            data: What `ingest` returned.
+
+        Raises:
+            ConflictError: The spec was edited since.
+        """
+        if data["spec_hash"] != self.spec.spec_hash:
+            raise ConflictError(
+                f"{self.model}.yaml",
+                "must stay the same during a run, got a change since `ingest`",
+                "Start a new run, or clear this one from `ingest` on.",
+            )
+        held = data["features"]
+        return self.spec.with_features(**held) if held else self.spec
 
     @cached_property
     def store(self) -> Store:

@@ -45,7 +45,7 @@ class TuneOperator(StageOperator):
         self.link_run(context, run_id)
         self.candidate_name = bench.spec.candidates[number].estimator.rpartition(".")[2]
         result = tune(
-            bench.spec,
+            bench.spec_for(self.data),
             bench.store,
             bench.manifest(self.data["snapshot_id"]),
             Split.from_dict(self.split),
@@ -88,7 +88,7 @@ class FitOperator(StageOperator):
         manifest = bench.manifest(self.data["snapshot_id"])
         with tempfile.TemporaryDirectory() as folder:
             result = fit(
-                bench.spec,
+                bench.spec_for(self.data),
                 bench.store,
                 manifest,
                 Split.from_dict(self.split),

@@ -37,6 +37,7 @@ class ValidateOperator(StageOperator):
         from include.validate.stage import validate
 
         bench, run_id, champion = self.bench, self.data["run_id"], self.data["champion"]
+        spec = bench.spec_for(self.data)
         self.link_run(context, run_id)
         manifest = bench.manifest(self.data["snapshot_id"])
         reference = (
@@ -46,7 +47,7 @@ class ValidateOperator(StageOperator):
         )
         with tempfile.TemporaryDirectory() as folder:
             result = validate(
-                bench.spec,
+                spec,
                 bench.store,
                 manifest,
                 now=utc_now(),
@@ -56,7 +57,7 @@ class ValidateOperator(StageOperator):
             bench.registry.log_artifacts(run_id, Path(folder), "validate")
             self._refuse(manifest, result)
         split = plan_split(
-            bench.spec, bench.store, manifest, not_before=champion["cutoff"] if champion else None
+            spec, bench.store, manifest, not_before=champion["cutoff"] if champion else None
         )
         return {"warnings": len(result.warnings), "split": split.to_dict()}
 

@@ -99,10 +99,12 @@ def package(fitted, name, tmp_path):
 
 
 @pytest.fixture
-def versions(registry, name):
+def versions(registry, name, run_id):
     """Four versions that carry our tags and no files: enough to move aliases between them."""
     registry._ensure_model(name)
+    experiment = registry.experiment_id(name)
+    model_id = registry.client.create_logged_model(experiment, source_run_id=run_id).model_id
     tags = {TAG_PRODUCER: "evergreen", TAG_DIGEST: "0" * 64}
     for _ in range(4):
-        registry.client.create_model_version(name, "mlflow-artifacts:/nothing", tags=tags)
+        registry.client.create_model_version(name, f"models:/{model_id}", run_id, tags=tags)
     return ["1", "2", "3", "4"]

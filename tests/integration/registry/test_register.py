@@ -70,7 +70,8 @@ class TestRegister:
     def test_an_aliased_double_is_kept_and_preferred(
         self, registry, package, run_id, version, name
     ):
-        registry.client.create_model_version(name, "mlflow-artifacts:/x", tags=dict(version.tags))
+        source = f"models:/{version.tags['evergreen.model_id']}"
+        registry.client.create_model_version(name, source, run_id, tags=dict(version.tags))
         registry.set_alias(name, "champion", "2", expected=None)
         assert registry._settle(name, "s1:ab").version == "2"
         assert [v.version for v in registry.versions(name)] == ["2"]

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.unit.serving.registry import EXAMPLE
+from include.serving import engine
+from include.serving.app import create_app
+from include.serving.follower import Follower
+from include.serving.predictions import Limits
+from include.serving.telemetry import Metrics
+from include.store.features import model_frame
+from tests.unit.serving.registry import CHURN, EXAMPLE, MemoryRegistry, wait_for
 
 JSON = {"Content-Type": "application/json"}
 
@@ -182,3 +190,39 @@ def test_metrics_count_requests_and_loads(served: TestClient) -> None:
     assert 'evergreen_serving_loads_total{model="churn",outcome="loaded"} 2.0' in page.text
     assert 'evergreen_serving_champion_info{model="churn",version="3"} 1.0' in page.text
     assert "script" not in page.text
+
+
+def test_one_request_too_many_is_told_to_wait(
+    registry: MemoryRegistry,
+    pipelines: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry.add("churn", "1", CHURN, pipelines["churn"])
+    registry.set("churn", "champion", "1")
+    metrics, go_on = Metrics(), threading.Event()
+    follower = Follower(registry, tmp_path / "cache", metrics, poll_seconds=0.05)
+    with TestClient(create_app(follower, metrics, limits=Limits(pending=1))) as client:
+        wait_for(lambda: follower.ready)
+        body = example(client)
+
+        def slow(*given: Any) -> Any:
+            go_on.wait(10)
+            return model_frame(*given)
+
+        monkeypatch.setattr(engine, "model_frame", slow)
+        results: list[Any] = []
+
+        def ask() -> None:
+            results.append(client.post("/invocations", json={"inputs": EXAMPLE}))
+
+        first = threading.Thread(target=ask)
+        first.start()
+        wait_for(lambda: "evergreen_serving_pending 1.0" in client.get("/metrics").text)
+        refused = client.post("/v2/models/churn/infer", json=body)
+        go_on.set()
+        first.join(10)
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "1"
+    assert "fewer than 1 requests waiting" in error(refused)
+    assert results[0].status_code == 200

@@ -92,6 +92,7 @@ def test_a_class_the_estimator_never_saw_gets_probability_zero(pipelines: dict[s
         ([0, 1], "INT64"),
         ([False, True], "BOOL"),
         ([0.5, 1.5], "FP64"),
+        ([1, 2.5], "FP64"),
         ([0, "x"], "BYTES"),
     ],
 )

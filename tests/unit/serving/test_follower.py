@@ -58,6 +58,20 @@ def test_a_challenger_becomes_champion_without_being_loaded_again(
     assert churn.loads == [("churn", "1"), ("churn", "2")]
 
 
+def test_aliases_that_move_one_by_one_cost_no_second_load(
+    churn: MemoryRegistry, make_follower: Make
+) -> None:
+    churn.set("churn", "challenger", "2")
+    clock = Clock()
+    follower = started(make_follower, clock=clock)
+    churn.set("churn", "challenger", None)
+    wait_for(lambda: clock.tick(1.0) and follower.table["churn"].engine("2") is None)
+    churn.set("churn", "champion", "2")
+    wait_for(lambda: clock.tick(1.0) and champion(follower) == "2")
+    assert churn.loads.count(("churn", "2")) == 1
+    wait_for(lambda: clock.tick(10.0) and len(follower._engines) == 1)
+
+
 def test_a_removed_alias_unloads_the_model(churn: MemoryRegistry, make_follower: Make) -> None:
     follower = started(make_follower)
     churn.set("churn", "champion", None)
@@ -205,11 +219,12 @@ def test_after_a_restart_a_broken_champion_is_stood_in_for_by_the_last_good_one(
     wait_for(lambda: champion(again) == "1")
 
 
+@pytest.mark.parametrize("text", ['{"aliases": ', "[]", '{"aliases": {"churn": 5}}'])
 def test_a_damaged_state_file_is_no_state_file(
-    churn: MemoryRegistry, make_follower: Make, tmp_path: Path
+    churn: MemoryRegistry, make_follower: Make, tmp_path: Path, text: str
 ) -> None:
     started(make_follower).stop()
-    (tmp_path / "cache" / "state.json").write_text('{"aliases": ')
+    (tmp_path / "cache" / "state.json").write_text(text)
     follower = started(make_follower)
     assert champion(follower) == "1"
 
@@ -224,7 +239,7 @@ def test_old_versions_leave_the_disk(
         churn.add("churn", version, CHURN, pipelines["churn2"])
         churn.set("churn", "champion", version)
         wait_for(lambda version=version: f'"churn": "{version}"' in state.read_text())
-    folders = sorted(path.name for path in (tmp_path / "cache" / "churn").iterdir())
-    assert folders == ["4", "5", "6", "7"]
+    folder = tmp_path / "cache" / "churn"
+    wait_for(lambda: sorted(path.name for path in folder.iterdir()) == ["4", "5", "6", "7"])
     assert not list((tmp_path / "cache").glob(".state*"))
     assert champion(follower) == "7"

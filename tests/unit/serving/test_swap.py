@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import Counter
@@ -129,3 +130,22 @@ def test_a_shutdown_finishes_what_was_accepted(
         for client in clients:
             client.join(20)
     assert [answer.status_code for answer in results] == [200, 200, 200]
+
+
+def test_a_caller_that_goes_away_is_no_fault_of_ours(
+    registry: MemoryRegistry,
+    pipelines: dict[str, Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    registry.add("churn", "1", CHURN, pipelines["churn"])
+    registry.set("churn", "champion", "1")
+    with Server(registry, tmp_path / "cache") as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as line:
+            line.sendall(
+                b"POST /v2/models/churn/infer HTTP/1.1\r\nHost: x\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
+            )
+        url = f"http://127.0.0.1:{server.port}/metrics"
+        wait_for(lambda: 'route="infer",status="400"' in httpx.get(url).text)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

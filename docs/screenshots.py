@@ -1,0 +1,63 @@
+"""Takes the README's pictures from a running stack, with Debian's or any other Chromium.
+
+Usage, after `make demo`:  .venv/bin/python docs/screenshots.py [--chromium /usr/bin/chromium]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]
+
+
+def log_in(page: Page, url: str, password: str) -> None:
+    page.goto(url)
+    page.fill("input[name=username]", "admin")
+    page.fill("input[name=password]", password)
+    page.click("button[type=submit]")
+    page.wait_for_url("**/")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--chromium", default=shutil.which("chromium") or shutil.which("google-chrome"))
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/images")
+    options = parser.parse_args()
+    from include.settings import get_settings
+    from include.stack.airflow_client import open_client
+    from include.stack.credentials import read_credentials
+    from include.stack.layout import get_layout
+
+    settings = get_settings()
+    credentials = read_credentials(get_layout(settings.home))
+    if credentials is None:
+        sys.exit("no stack: run `make demo` first")
+    with open_client(settings) as airflow:
+        finished = [r for r in airflow.runs("churn__train") if r["state"] == "success"]
+    run = finished[-1]["dag_run_id"]
+    options.out.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as tools:
+        browser = tools.chromium.launch(executable_path=options.chromium, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 860})
+        log_in(page, settings.airflow, credentials.admin)
+        page.goto(f"{settings.airflow}/dags/churn__train/runs/{run}")
+        page.wait_for_selector("text=deploy")
+        page.wait_for_timeout(3000)  # the graph settles with an animation that fires no event
+        page.screenshot(path=options.out / "airflow-run.png")
+        page.goto(f"{settings.mlflow}/#/models/churn")
+        page.wait_for_selector("text=champion")
+        page.screenshot(path=options.out / "mlflow-model.png")
+        browser.close()
+    for picture in sorted(options.out.glob("*.png")):
+        print(picture.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
