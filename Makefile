@@ -1,6 +1,6 @@
 # Everything goes through ./evergreen, which makes .venv when it is due.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-compose check format lock secrets
+.PHONY: help setup demo up down test test-compose check format docs lock secrets
 
 PYTHON := .venv/bin/python
 BIN := .venv/bin
@@ -35,6 +35,11 @@ check: setup  ## Lint, types, import directions.
 format: setup  ## Format and repair what can be repaired.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup  ## Write docs/spec.md and docs/spec.schema.json from the spec's schema.
+	PYTHONPATH=. $(PYTHON) -c "from pathlib import Path; from include.spec import reference as r; \
+		Path('docs/spec.md').write_text(r.reference_page()); \
+		Path('docs/spec.schema.json').write_text(r.json_schema())"
 
 lock:  ## Make the locks anew from requirements.in and requirements-dev.in.
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --python-version 3.11 \

@@ -36,7 +36,10 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Look at a data file and write a commented spec for the model NAME."""
+    """Profile a data file and write a spec for it.
+
+    The commented spec of the model NAME goes to include/models, ready for `check` and `run`.
+    """
     from include.profile.new import new_spec
     from include.settings import get_settings
 

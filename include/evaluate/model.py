@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from include.errors import ModelError
+from include.errors import EvergreenError, ModelError
 from include.evaluate.metrics import Floats
 from include.spec.metrics import Task
 from include.store.features import Features, category_text
+from include.store.split import Split
 
 _BATCH_ROWS = 65_536  # encoders may widen a row a hundredfold
 
@@ -33,6 +34,7 @@ class LoadedModel:
         version: Its name for people.
         cutoff: Training cutoff as ISO text in UTC: it may have trained on rows up to this time; None
             where rows were not held out by time.
+        split: How its own holdout was chosen; None leaves that unchecked.
     """
 
     pipeline: Any
@@ -40,6 +42,21 @@ class LoadedModel:
     classes: list[Any]
     version: str
     cutoff: str | None = None
+    split: Split | None = None
+
+
+class Unloadable:
+    """Stands where a version's pipeline cannot be loaded: whoever asks it anything gets the reason.
+
+    Args:
+        error: Why it cannot be loaded.
+    """
+
+    def __init__(self, error: EvergreenError) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise self._error
 
 
 def predict(

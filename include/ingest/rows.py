@@ -16,10 +16,10 @@ def column_of(values: Sequence[Any]) -> pa.Array:
     try:
         array = pa.array(values, from_pandas=True)
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        array = None
+    if array is None or isinstance(array.type, pa.BaseExtensionType):  # UUIDs, say
         return pa.array([category_text(v) for v in values], pa.string())
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    return array
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
 @dataclass

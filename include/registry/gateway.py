@@ -282,10 +282,17 @@ class Registry(Runs):
             TAG_MODEL_ID
         )  # `ModelVersion.model_id` is None on a SQL registry
         with self.calls(f"link {version.name} {version.version} to its run"):
-            outputs = client.get_run(version.run_id).outputs
-            listed = {o.model_id for o in outputs.model_outputs} if outputs else set()
-            if model_id and model_id not in listed:
+            if not model_id or model_id in self._outputs(version.run_id):
+                return
+            try:
                 client.log_outputs(version.run_id, [LoggedModelOutput(model_id, step=0)])
+            except MlflowException:
+                if model_id not in self._outputs(version.run_id):  # unless somebody was faster
+                    raise
+
+    def _outputs(self, run_id: str) -> set[str]:
+        outputs = self.client.get_run(run_id).outputs
+        return {str(o.model_id) for o in outputs.model_outputs} if outputs else set()
 
     def _reap_models(self, experiment_ids: list[str], limit: int) -> None:
         client, sources = self.client, dict[str, str]()

@@ -93,27 +93,36 @@ class Writer:
 
     def finish(self, state: State) -> State:
         """Do what is written but not done; return what is so afterwards."""
+        done: Event | None = None
         while state.pending and state.move is not None:
-            if state.shown not in (state.move.payload["from"], state.move.payload["to"]):
+            done = state.move
+            if state.shown not in (done.payload["from"], done.payload["to"]):
                 raise ConflictError(
                     f"MLflow model {self.name!r}",
-                    f"alias {CHAMPION} must be at {state.move.payload['from']} or "
-                    f"{state.move.payload['to']}, got {state.shown}: it was moved by hand",
+                    f"alias {CHAMPION} must be at {done.payload['from']} or {done.payload['to']}, "
+                    f"got {state.shown}: it was moved by hand",
                     "Decide who shall be champion, and promote or roll back to it.",
                 )
-            self._project(state.move)
-            self.record("applied", _applied(state.move), {"move": state.move.seq})
+            if self._project_newest(done):
+                self.record("applied", _applied(done), {"move": done.seq})
+            state = self.look()
+        while done is not None and state.move is not None and state.move.seq != done.seq:
+            done = state.move  # newer than what we wrote, which may have come late: write it again
+            if done.kind != EXTERNAL:
+                self._project_newest(done)
             state = self.look()
         return state
 
-    def correct(self, move: Event) -> None:
-        """After writing aliases: if a newer move came in between, what we wrote may be stale."""
-        state = self.look()
-        while state.move is not None and state.move.seq != move.seq:
-            move = state.move
-            if move.kind != EXTERNAL:
-                self._project(move)
-            state = self.look()
+    def _project_newest(self, move: Event) -> bool:
+        """Bring MLflow's aliases to what a move says; False when a newer move got in between."""
+        try:
+            self._project(move)
+        except ConflictError:
+            newest = self.look().move
+            if newest is None or newest.seq == move.seq:
+                raise
+            return False
+        return True
 
     def _project(self, move: Event) -> None:
         registry, to = self.registry, move.payload["to"]
@@ -139,10 +148,7 @@ class Writer:
         """
         known = self.ledger.find(self.name, key)
         if known is not None:
-            state = self.look()
-            if state.pending and state.move is not None:
-                self.finish(state)
-                self.correct(state.move)
+            self.finish(self.look())
             return known
         for _ in range(TRIES):
             state = self.settled()
@@ -166,7 +172,6 @@ class Writer:
             except ConflictError:
                 continue  # the chain grew since we looked: look again
             self.finish(self.look())
-            self.correct(event)
             return event
         raise ConflictError(
             f"Ledger of {self.name}",
@@ -188,8 +193,11 @@ class Writer:
         return self.look()
 
     def _check_version(self, version: str) -> None:
+        """Refuse what serving would not load: a model that has versions of ours takes no other."""
         found = self.registry.get_version(self.name, version)
-        if found is None or found.digest is None:
+        if found is not None and found.digest is not None:
+            return
+        if found is None or any(other.digest for other in self.registry.versions(self.name)):
             got = "none" if found is None else "one registered by somebody else"
             raise ModelError(
                 f"MLflow model {self.name!r}",

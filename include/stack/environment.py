@@ -10,9 +10,7 @@ from urllib.parse import unquote, urlsplit
 from include.settings import ROOT, Settings
 from include.stack.credentials import USERS, Credentials, airflow_passwords
 from include.stack.layout import Layout
-
-#: Carried by every process of a stack, so that leftovers of a crash are recognised beyond doubt.
-MARKER = "EVERGREEN_STACK"
+from include.stack.leftovers import COMPONENT_MARK, STACK_MARK
 
 _QUIET = {
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
@@ -55,7 +53,8 @@ def base_environment(parent: Mapping[str, str]) -> dict[str, str]:
     own = {
         name: value
         for name, value in parent.items()
-        if not name.startswith(("MLFLOW_", "PYTHON")) and name not in {"AIRFLOW_HOME", MARKER}
+        if not name.startswith(("MLFLOW_", "PYTHON"))
+        and name not in {"AIRFLOW_HOME", STACK_MARK, COMPONENT_MARK}
     }
     # Calls between the components must not go through a proxy.
     hosts = [own.get("no_proxy", own.get("NO_PROXY", "")), "127.0.0.1", "localhost"]
@@ -137,7 +136,7 @@ def stack_environment(
         "PYTHONPATH": str(ROOT),
         "PYTHONSAFEPATH": "1",  # what lies in the working folder must not shadow a library
         "PYTHONUNBUFFERED": "1",
-        # setproctitle, used by Airflow, would overwrite the memory the marker is read from.
+        # setproctitle, used by Airflow, would overwrite the memory the marks are read from.
         "SPT_NOENV": "1",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         **airflow_environment(settings, layout, credentials, airflow_home or layout.airflow),

@@ -1,4 +1,8 @@
-"""Processes of a stack whose supervisor is gone: found by the marker in their environment, and ended."""
+"""Processes that outlived what started them: found by marks in their environment, and ended.
+
+A process id alone proves nothing after a crash: the kernel hands it out again. The marks are inherited
+by whatever a stack starts, and nothing else carries them.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +12,33 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from include.stack.environment import MARKER
-
+#: Holds the home of the stack a process belongs to.
+STACK_MARK = "EVERGREEN_STACK"
+#: Holds the component a process belongs to.
+COMPONENT_MARK = "EVERGREEN_COMPONENT"
 GRACE_SECONDS = 10.0
+_ROUNDS = 5
 
 
-def find(home: Path) -> list[psutil.Process]:
-    """Return every process that was started by the stack of `home`, this one and its parents excepted.
+def find(home: Path | str, component: str | None = None) -> list[psutil.Process]:
+    """Return the processes of a stack, this one and its parents excepted.
 
-    A process id alone proves nothing after a crash: the kernel hands it out again. The marker is
-    inherited by whatever the stack starts, and nothing else carries it.
+    Args:
+        home: The stack's home.
+        component: Only those of this component; None for all.
     """
     mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid not in mine and process.environ().get(MARKER) == str(home):
-                found.append(process)
+            if process.pid in mine:
+                continue
+            environment = process.environ()
         except (psutil.Error, OSError):
             continue  # ended meanwhile, or somebody else's
+        belongs = environment.get(STACK_MARK) == str(home)
+        if belongs and component in {None, environment.get(COMPONENT_MARK)}:
+            found.append(process)
     return found
 
 
@@ -63,9 +75,42 @@ def end_all(home: Path, grace: float = GRACE_SECONDS) -> int:
         How many processes there were.
     """
     ended = 0
-    for _ in range(5):
+    for _ in range(_ROUNDS):
         processes = find(home)
         if not processes:
             break
         ended += end(processes, grace)
     return ended
+
+
+def end_idle(home: str, component: str, grace: float = GRACE_SECONDS) -> int:
+    """End what a killed component left behind, except what is still at work.
+
+    A scheduler that was killed leaves its workers. Those that run a task have a child and are spared:
+    the task reports to the api-server by itself, and hours of training are not thrown away.
+
+    Args:
+        home: The stack's home.
+        component: The component.
+        grace: Seconds before they are killed.
+
+    Returns:
+        How many processes were ended.
+    """
+    found = find(home, component)
+    busy = {process.pid for process in found if component == "scheduler" and _has_child(process)}
+    return end([p for p in found if not _is_spared(p, busy)], grace)
+
+
+def _has_child(process: psutil.Process) -> bool:
+    try:
+        return bool(process.children())
+    except psutil.Error:
+        return False
+
+
+def _is_spared(process: psutil.Process, busy: set[int]) -> bool:
+    try:
+        return process.pid in busy or any(parent.pid in busy for parent in process.parents())
+    except psutil.Error:
+        return False

@@ -13,7 +13,7 @@ from include.settings import Settings
 from include.stack import databases, leftovers, supervision
 from include.stack.components import Component, get_components
 from include.stack.credentials import Credentials, ensure_credentials
-from include.stack.environment import MARKER, stack_environment
+from include.stack.environment import stack_environment
 from include.stack.layout import Layout, get_layout, prepare
 from include.stack.ports import check_ports
 from include.stack.status import (
@@ -147,7 +147,7 @@ def _start_all(
         name: getattr(settings, name) for name in Settings.model_fields if name.endswith("_port")
     }
     layout.write_state({"socket": str(socket), "ports": ports})
-    marked = {**environment, MARKER: str(layout.home)}
+    marked = {**environment, leftovers.STACK_MARK: str(layout.home)}
     supervision.start(layout, socket, components, names, marked)
 
 

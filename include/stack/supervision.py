@@ -17,6 +17,7 @@ from typing import Any
 from include.errors import ServiceError
 from include.stack.components import Component
 from include.stack.layout import Layout, write_private
+from include.stack.leftovers import COMPONENT_MARK
 
 LOG_BYTES, LOG_BACKUPS = 10_000_000, 3
 #: Seconds a component gets to end by itself before it is killed.
@@ -27,6 +28,7 @@ START_SECONDS = 3
 START_RETRIES = 8
 #: States of a component that will not start by itself.
 IDLE = ("STOPPED", "FATAL", "EXITED")
+_CHILD = (sys.executable, "-m", "include.stack.child")
 _SHUTTING_DOWN, _ALREADY_STARTED = 6, 60  # faults of supervisord's interface
 
 
@@ -84,7 +86,8 @@ def render(
     }
     for component in components:
         config[f"program:{component.name}"] = {
-            "command": shlex.join(component.command).replace("%", "%%"),
+            "command": shlex.join([*_CHILD, *component.command]).replace("%", "%%"),
+            "environment": f'{COMPONENT_MARK}="{component.name}"',
             "directory": str(layout.run),
             "autostart": "true" if component.name in autostart else "false",
             "autorestart": "true",

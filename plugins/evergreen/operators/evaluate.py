@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.operators.ingest import Champion, verdict_key
 from evergreen.operators.stage import StageOperator, run_key, utc_now
+from include.errors import ModelError, SnapshotError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from include.evaluate.model import LoadedModel
     from include.store.snapshots import Manifest
+    from include.store.split import Split
 
 
 class EvaluateOperator(StageOperator):
@@ -46,15 +49,18 @@ class EvaluateOperator(StageOperator):
         champion = Champion(**self.data["champion"]) if self.data["champion"] else None
         self.link_run(context, run_id)
         manifest = bench.manifest(self.data["snapshot_id"])
+        challenger = self._challenger(manifest)
+        rival = self._load(champion, challenger) if champion else None
         with tempfile.TemporaryDirectory() as folder:
             result = evaluate(
                 bench.spec_for(self.data),
                 bench.store,
                 manifest,
                 Split.from_dict(self.split),
-                self._challenger(manifest),
-                self._load(champion) if champion else None,
+                challenger,
+                rival,
                 out=Path(folder),
+                legacy=self._legacy(champion, rival),
             )
             bench.registry.log_artifacts(run_id, Path(folder), "evaluate")
             page = json.loads(result.verdict_json.read_text())
@@ -87,21 +93,48 @@ class EvaluateOperator(StageOperator):
         pipeline = load_model(self.bench.store.fetch(self.fitted["model"]), self.fitted["sha256"])
         features = resolve_features(self.bench.spec_for(self.data), manifest)
         return LoadedModel(
-            pipeline, features, self.fitted["classes"], "challenger", self.fitted["cutoff"]
+            pipeline,
+            features,
+            self.fitted["classes"],
+            self.data["fingerprint"][:8],
+            self.fitted["cutoff"],
         )
 
-    def _load(self, champion: Champion) -> LoadedModel:
-        from include.errors import ConflictError
-        from include.evaluate.model import LoadedModel
+    def _load(self, champion: Champion, challenger: LoadedModel) -> LoadedModel:
+        """Load the champion; one that cannot be loaded still takes part, and the gate says why it holds."""
+        from include.evaluate.model import LoadedModel, Unloadable
+        from include.store.split import Split
 
-        version = self.bench.registry.get_version(self.model, champion.version)
-        if version is None:
-            raise ConflictError(
-                f"model {self.model}",
-                f"must still have champion version {champion.version}, got none",
-                "Start a new run.",
+        try:
+            version = self.bench.registry.get_version(self.model, champion.version)
+            if version is None:
+                raise ModelError(
+                    f"model {self.model}",
+                    f"must still have version {champion.version}, the champion, got none",
+                    "Start a new run.",
+                )
+            loaded = self.bench.registry.load(version, self.bench.model_cache)
+        except ModelError as error:
+            return replace(
+                challenger, pipeline=Unloadable(error), version=champion.version, split=None
             )
-        loaded = self.bench.registry.load(version, self.bench.model_cache)
         return LoadedModel(
-            loaded.pipeline, loaded.features, loaded.classes, champion.version, champion.cutoff
+            loaded.pipeline,
+            loaded.features,
+            loaded.classes,
+            champion.version,
+            champion.cutoff,
+            Split.from_dict(loaded.meta["split"]) if loaded.meta.get("split") else None,
         )
+
+    def _legacy(
+        self, champion: Champion | None, rival: LoadedModel | None
+    ) -> tuple[Manifest, Split] | None:
+        """Return the champion's own snapshot and holdout, as long as the snapshot is kept."""
+        if champion is None or rival is None or rival.split is None:
+            return None
+        try:
+            return self.bench.manifest(champion.snapshot_id), rival.split
+        except SnapshotError as error:
+            self.log.warning("the champion's old holdout is not looked at: %s", error)
+            return None

@@ -106,5 +106,7 @@ def versions(registry, name, run_id):
     model_id = registry.client.create_logged_model(experiment, source_run_id=run_id).model_id
     tags = {TAG_PRODUCER: "evergreen", TAG_DIGEST: "0" * 64}
     for _ in range(4):
-        registry.client.create_model_version(name, f"models:/{model_id}", run_id, tags=tags)
+        registry.client.create_model_version(
+            name, f"models:/{model_id}", run_id, tags=tags, model_id=model_id
+        )
     return ["1", "2", "3", "4"]

@@ -70,8 +70,10 @@ class TestRegister:
     def test_an_aliased_double_is_kept_and_preferred(
         self, registry, package, run_id, version, name
     ):
-        source = f"models:/{version.tags['evergreen.model_id']}"
-        registry.client.create_model_version(name, source, run_id, tags=dict(version.tags))
+        model_id = version.tags["evergreen.model_id"]
+        registry.client.create_model_version(
+            name, f"models:/{model_id}", run_id, tags=dict(version.tags), model_id=model_id
+        )
         registry.set_alias(name, "champion", "2", expected=None)
         assert registry._settle(name, "s1:ab").version == "2"
         assert [v.version for v in registry.versions(name)] == ["2"]

@@ -17,6 +17,7 @@ from sklearn.svm import LinearSVC
 
 from include.errors import DataError, ModelError
 from include.evaluate.holdout import load_holdout
+from include.evaluate.model import Unloadable
 from include.store.features import Features
 from include.store.split import Split
 from tests.unit.evaluate.world import GOOD, POOR, World, changed, make_frame
@@ -131,6 +132,43 @@ def test_a_champion_split_in_another_way_cannot_be_compared(
     result = world.judge(manifest, split, world.fit(manifest, split), champion)
     assert result.verdict == "HOLD"
     assert "may have trained on rows of this holdout" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "comparable"),
+    [
+        ({}, True),
+        ({"share": 0.5}, True),
+        ({"share": 0.05}, False),
+        ({"column": "age"}, False),
+        ({"kind": "time"}, False),
+    ],
+)
+def test_hashed_holdouts_are_comparable_where_one_lies_in_the_other(
+    tmp_path: Path, change: dict[str, Any], comparable: bool
+) -> None:
+    world = World("binary", tmp_path, timed=False)
+    manifest = world.snapshot(make_frame("binary", 800))
+    split = world.split(manifest)
+    champion = world.fit(manifest, split, POOR, version="1")
+    champion = replace(champion, split=replace(split, **change))
+    result = world.judge(manifest, split, world.fit(manifest, split), champion)
+    assert (result.champion_metrics is not None) == comparable
+    assert ("was drawn by other columns or was smaller" in result.reason) != comparable
+
+
+def test_a_champion_that_cannot_be_loaded_keeps_its_place(binary: World) -> None:
+    manifest = binary.snapshot(make_frame("binary", 800))
+    split = binary.split(manifest)
+    challenger = binary.fit(manifest, split)
+    broken = Unloadable(
+        ModelError("version 1", "its digest must be the recorded one", "Restore it.")
+    )
+    result = binary.judge(
+        manifest, split, challenger, replace(challenger, pipeline=broken, version="1")
+    )
+    assert result.verdict == "HOLD"
+    assert "its digest must be the recorded one" in result.reason
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------
