@@ -163,7 +163,7 @@ def _model(registry: Registry, model_id: str) -> LoggedModel:
 
 def _logged(model: LoggedModel) -> _Origin:
     uri = f"models:/{model.model_id}"
-    if not model.is_ready() if hasattr(model, "is_ready") else str(model.status) != "READY":
+    if str(model.status) != "READY":
         raise ModelError(uri, f"must be ready, got {model.status}", "Log the model again.")
     return _Origin(uri, str(model.source_run_id or ""), str(model.model_id))
 

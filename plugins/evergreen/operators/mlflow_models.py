@@ -6,13 +6,21 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from evergreen.operators.mlflow_base import MlflowOperator
+from evergreen.operators.mlflow_base import (
+    MlflowOperator,
+    required,
+    required_version,
+    version_text,
+    work_key,
+)
 from evergreen.operators.stage import run_key, utc_now
+from include.errors import ConflictError, DataError
 from include.settings import get_settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from include.ledger.chain import Event
     from include.ledger.ledger import Ledger
 
 
@@ -21,10 +29,10 @@ class MlflowRegisterModelOperator(MlflowOperator):
 
     Args:
         name: Name of the registered model; made when missing.
-        source: A logged model, `models:/<model id>`, or any artifact URI MLflow can register.
-        run_id: The run that produced it.
-        key: Idempotency key; None is this Dag run and task, so a retry finds its version.
-        tags: Tags of the version.
+        source: A logged model, `models:/<model id>`, or a model's folder in a run, `runs:/<run id>/<path>`.
+        run_id: The run that made it; None to take it from the source.
+        key: Idempotency key; None is the source itself: a model is registered once, whoever does it.
+        tags: Tags of the version, under exactly these names.
     """
 
     template_fields: Sequence[str] = (
@@ -41,7 +49,7 @@ class MlflowRegisterModelOperator(MlflowOperator):
         *,
         name: str,
         source: str,
-        run_id: str,
+        run_id: str | None = None,
         key: str | None = None,
         tags: Mapping[str, str] | None = None,
         **kwargs: Any,
@@ -55,21 +63,27 @@ class MlflowRegisterModelOperator(MlflowOperator):
 
     def work(self, context: Context) -> str:
         """Find or create the version."""
-        version = self.registry.register_source(
+        from include.registry.external import register_source
+
+        version = register_source(
+            self.registry,
             self.name,
-            self.source,
+            required("source", self.source),
             run_id=self.run_id,
-            key=self.key or f"{run_key(context)}/{self.task_id}",
-            tags=self.tags or {},
+            key=self.key,
+            tags=self.tags,
         )
-        self.link_run(context, self.run_id)
+        if version.run_id:
+            self.link_run(context, version.run_id)
+        self.log.info("%s version %s is %s", self.name, version.version, self.source)
         return version.version
 
 
 class MlflowSetAliasOperator(MlflowOperator):
     """Points an alias at a version if it points where it is expected to.
 
-    MLflow overwrites silently; this checks first and fails on a conflict.
+    MLflow overwrites silently; this checks first and fails on a conflict. `champion`, `previous_champion` and
+    `challenger` belong to the ledger: `MlflowPromoteOperator` and `MlflowRollbackOperator` move them.
 
     Args:
         name: Name of the registered model.
@@ -95,11 +109,18 @@ class MlflowSetAliasOperator(MlflowOperator):
         self.version = version
         self.expected = expected
 
-    def work(self, context: Context) -> None:  # noqa: ARG002  # Airflow's signature
+    def work(self, context: Context) -> None:
         """Move the alias."""
-        # Native rendering of templates may turn a version into a number.
-        version = None if self.version is None else str(self.version)
-        expected = None if self.expected is None else str(self.expected)
+        from include.registry.moves import CHALLENGER, CHAMPION, PREVIOUS
+
+        if self.alias in (CHALLENGER, CHAMPION, PREVIOUS):
+            raise DataError(
+                "alias",
+                f"must not be {self.alias}, which moves with a row in the ledger only",
+                "Use MlflowPromoteOperator or MlflowRollbackOperator, or another alias.",
+            )
+        version, expected = version_text(self.version), version_text(self.expected)
+        self.link_version(context, self.name, version)
         self.registry.set_alias(self.name, self.alias, version, expected=expected)
 
 
@@ -113,9 +134,30 @@ class _MoveOperator(MlflowOperator):
 
         return Ledger(get_settings().ledger_dsn)
 
+    def champion_after(self, name: str, move: Event) -> str:
+        """Return the champion that a move made.
+
+        Raises:
+            ConflictError: It was made on an earlier try, and somebody moved since.
+        """
+        from include.registry.moves import CHAMPION
+
+        wanted = str(move.payload["to"])
+        found = self.registry.aliases(name).get(CHAMPION)
+        if found != wanted:
+            raise ConflictError(
+                f"MLflow model {name!r}",
+                f"champion must still be version {wanted}, got {found}: somebody moved it since "
+                f"event {move.seq}",
+                "Nothing was changed; start a new Dag run if this one's decision still holds.",
+            )
+        return wanted
+
 
 class MlflowPromoteOperator(_MoveOperator):
     """Makes a version champion and the champion `previous_champion`, with a row in the ledger.
+
+    Returns the version. A model that has versions of Evergreen's own takes only such: serving loads no others.
 
     Args:
         name: Name of the registered model.
@@ -145,22 +187,24 @@ class MlflowPromoteOperator(_MoveOperator):
         """Promote."""
         from include.registry.promotion import promote
 
-        promote(
+        version = required_version(self.version)
+        self.link_version(context, self.name, version)
+        move = promote(
             self.registry,
             self.ledger,
             self.name,
-            str(self.version),
-            expected=None if self.expected is None else str(self.expected),
-            key=f"promote/{run_key(context)}/{self.task_id}",
+            version,
+            expected=version_text(self.expected),
+            key=f"promote/{work_key(context)}/{version}",
             reason=self.reason,
             actor=run_key(context),
             now=utc_now(),
         )
-        return str(self.version)
+        return self.champion_after(self.name, move)
 
 
 class MlflowRollbackOperator(_MoveOperator):
-    """Makes an earlier version champion again, with a row in the ledger.
+    """Makes an earlier version champion again, with a row in the ledger. Returns that version.
 
     Args:
         name: Name of the registered model.
@@ -176,17 +220,21 @@ class MlflowRollbackOperator(_MoveOperator):
         self.reason = reason
         self.to = to
 
-    def work(self, context: Context) -> None:
+    def work(self, context: Context) -> str:
         """Roll back."""
         from include.registry.promotion import rollback
 
-        rollback(
+        to = version_text(self.to)
+        move = rollback(
             self.registry,
             self.ledger,
             self.name,
-            to=None if self.to is None else str(self.to),
-            key=f"rollback/{run_key(context)}/{self.task_id}",
+            to=to,
+            key=f"rollback/{work_key(context)}/{to or 'previous'}",
             reason=self.reason,
             actor=run_key(context),
             now=utc_now(),
         )
+        champion = self.champion_after(self.name, move)
+        self.link_version(context, self.name, champion)
+        return champion

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -12,7 +12,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from evergreen.hooks.mlflow_hook import tracking_uri
 from include.errors import EvergreenError
 
-_MAX_FAULTS = 30
+if TYPE_CHECKING:
+    from include.registry.gateway import Registry
 
 
 class AliasTrigger(BaseTrigger):
@@ -59,23 +60,36 @@ class AliasTrigger(BaseTrigger):
         return self.version is None or found == self.version
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until it fits; a server that stays away ends the wait."""
-        from include.registry.gateway import Registry
+        """Look until it fits. A server that is away may come back: the sensor's timeout ends the wait."""
+        try:
+            uri = tracking_uri(await BaseHook.aget_connection(self.mlflow_conn_id))
+            # Importing MLflow takes seconds, in which the other triggers would stand still.
+            registry = await asyncio.to_thread(_open, uri)
+            while True:
+                found = await self._look(registry)
+                if self.wanted(found):
+                    yield _event({"version": found})
+                    return
+                await asyncio.sleep(self.poll_seconds)
+        except EvergreenError as error:
+            yield _event({"error": str(error)})
 
-        connection = await BaseHook.aget_connection(self.mlflow_conn_id)
-        registry = Registry(tracking_uri(connection))
-        faults = 0
-        while True:
-            try:
-                aliases = await asyncio.to_thread(registry.aliases, self.name)
-                faults = 0
-            except EvergreenError as error:
-                faults += 1
-                if faults >= _MAX_FAULTS or not error.transient:
-                    yield TriggerEvent({"error": str(error)})
-                    return
-            else:
-                if self.wanted(aliases.get(self.alias)):
-                    yield TriggerEvent({"version": aliases[self.alias]})
-                    return
-            await asyncio.sleep(self.poll_seconds)
+    async def _look(self, registry: Registry) -> str | None:
+        try:
+            aliases = await asyncio.to_thread(registry.aliases, self.name)
+        except EvergreenError as error:
+            if not error.transient:
+                raise
+            self.log.warning("%s", error)
+            return None
+        return aliases.get(self.alias)
+
+
+def _open(uri: str) -> Registry:
+    from include.registry.gateway import Registry
+
+    return Registry(uri)
+
+
+def _event(payload: dict[str, Any]) -> TriggerEvent:
+    return TriggerEvent(payload)  # type: ignore[no-untyped-call]  # Airflow's triggers are untyped
