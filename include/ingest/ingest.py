@@ -20,7 +20,8 @@ from typing import Any
 import pyarrow as pa
 
 from include.errors import DataError
-from include.ingest.column_types import Misfit, Rules, Votes, clean_texts, first_misfit, to_type
+from include.ingest.column_types import Rules, Votes, first_misfit
+from include.ingest.conversion import Misfit, clean_texts, to_type
 from include.ingest.readers import Reader
 from include.ingest.rows import Drop
 from include.ingest.sources import Access, open_source
@@ -239,5 +240,5 @@ def _converted(
         values = batch.column(place) if place >= 0 else pa.nulls(batch.num_rows)
         if reader.text and pa.types.is_string(values.type):
             values = clean_texts(values, rules.missing)
-        columns.append(to_type(values, kind, rules, name))
+        columns.append(to_type(values, kind, name, rules.format_of(name)))
     return pa.RecordBatch.from_arrays(columns, list(types))

@@ -17,7 +17,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from include.errors import DataError
-from include.ingest.column_types import FALSE_TEXTS, TRUE_TEXTS, Misfit
+from include.ingest.conversion import FALSE_TEXTS, TRUE_TEXTS, Misfit
 from include.ingest.origins import Origin, reading
 from include.ingest.rows import Drop
 from include.store.snapshots import ARROW_TYPES, ColumnType
@@ -102,7 +102,7 @@ class CsvReader:
     ) -> Iterator[pa.RecordBatch]:
         origin, (names, delimiter, skip) = self._origins[number], self._headers[number]
         here = [n for n in names if n in self.names]
-        # Times are parsed by `column_types`, which knows all their forms.
+        # Times are parsed by `conversion`, which knows all their forms.
         given = types or {}
         parsed = {n: "string" if given.get(n) in (None, "timestamp") else given[n] for n in here}
         options = pacsv.ConvertOptions(

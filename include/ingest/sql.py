@@ -36,13 +36,15 @@ def resolve_url(source: SqlSource, given: str | None) -> URL:
             "Set the environment variable (or create the Airflow connection).",
         )
     try:
-        return sa.make_url(text)
+        url = sa.make_url(text)
     except ArgumentError:
         raise SpecError(
             "ingest.source",
             "must be a SQLAlchemy URL such as postgresql+psycopg://user:password@host/db, got another text",
             "Correct the environment variable (or the Airflow connection).",
         ) from None
+    # Connections and other tools still write the scheme SQLAlchemy gave up.
+    return url.set(drivername="postgresql") if url.drivername == "postgres" else url
 
 
 def describe_url(url: URL) -> str:

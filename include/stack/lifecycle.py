@@ -91,8 +91,8 @@ def up(
     with layout.lock(lambda: reports.say(_BUSY)):
         credentials = ensure_credentials(layout)
         supervisor = find_supervisor(layout)
-        if supervisor is not None and supervisor.state() == "SHUTDOWN":
-            _stop(layout, reports)  # a `down` that was killed half-way
+        if supervisor is not None and supervisor.state() != "RUNNING":
+            _stop(layout, reports)  # on its way out, say by a `down` that was killed half-way
             supervisor = None
         already = False
         if supervisor is None:

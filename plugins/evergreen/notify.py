@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from airflow.sdk import BaseHook, BaseNotifier
 from airflow.sdk.configuration import conf
+from airflow.sdk.log import mask_secret
 
 from include.errors import ServiceError, SpecError
 
@@ -14,10 +16,17 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 _CONNECTION = "connection:"
+_TOKEN_LENGTH = 8
+_REASONS = {
+    "task_failure": "a task failed",
+    "all_tasks_deadlocked": "its tasks wait for each other",
+}
 
 
 class FailureNotifier(BaseNotifier):
     """Tells a model's people that a run of its Dag failed.
+
+    A message that cannot be sent is an error in the log; the run is not touched.
 
     Args:
         model: Name of the model.
@@ -33,14 +42,19 @@ class FailureNotifier(BaseNotifier):
 
     def notify(self, context: Context) -> None:
         """Send the message."""
-        run = context["dag_run"]
-        reason = context.get("reason") or "a task failed"
-        link = f"{_base_url()}/dags/{run.dag_id}/runs/{run.run_id}"
-        send(self.to, f"{self.model}: {run.dag_id} failed", f"{reason}\nRun {run.run_id}\n{link}")
+        # Where the run has no task to speak of, Airflow gives the Dag, the run's id and the reason only.
+        run_id = context["run_id"]
+        reason = str(context.get("reason") or "task_failure")
+        lines = [_REASONS.get(reason, reason), f"Run {run_id}"]
+        if "ti" in context:
+            lines.insert(1, f"Task {context['ti'].task_id}")
+        dag_id = context["dag"].dag_id
+        lines.append(f"{_base_url()}/dags/{dag_id}/runs/{run_id}")
+        send(self.to, f"{self.model}: {dag_id} failed", "\n".join(lines))
 
 
 def send(to: Sequence[str], title: str, body: str) -> None:
-    """Send one message to every receiver.
+    """Send one message to every receiver; a wrong receiver does not keep it from the others.
 
     Raises:
         SpecError: A receiver is not an address Apprise knows.
@@ -50,20 +64,20 @@ def send(to: Sequence[str], title: str, body: str) -> None:
         return
     import apprise
 
-    channel = apprise.Apprise()
+    channels, wrong = apprise.Apprise(), []
     for receiver in to:
-        if not channel.add(_url(receiver)):
-            shown = (
-                receiver
-                if receiver.startswith(_CONNECTION)
-                else receiver.partition("://")[0] + "://..."
-            )
-            raise SpecError(
-                "notify.to",
-                f"must be Apprise URLs, got {shown}",
-                "See the list of services in Apprise's manual.",
-            )
-    if not channel.notify(title=title, body=body):
+        url = _url(receiver)
+        _mask(url)
+        if not channels.add(url):
+            wrong.append(_shown(receiver))
+    taken = len(channels) == 0 or channels.notify(title=title, body=body)
+    if wrong:
+        raise SpecError(
+            "notify.to",
+            f"must be Apprise URLs, got {', '.join(wrong)}",
+            "See the list of services in Apprise's manual.",
+        )
+    if not taken:
         raise ServiceError(
             "notify.to", "every channel must take the message, got a refusal", "See the log above."
         )
@@ -74,6 +88,26 @@ def _url(receiver: str) -> str:
         return receiver
     connection = BaseHook.get_connection(receiver.removeprefix(_CONNECTION))
     return str(connection.extra_dejson.get("url") or connection.host or "")
+
+
+def _mask(url: str) -> None:
+    """Keep an address out of the logs: passwords and tokens stand in it, anywhere behind the scheme."""
+    rest = url.partition("://")[2]
+    try:
+        password = unquote(urlsplit(url).password or "")
+    except ValueError:  # not a URL; then it is refused
+        password = ""
+    tokens = [part for part in rest.split("/") if len(part) >= _TOKEN_LENGTH]
+    for secret in (url, password, *tokens):
+        if secret:
+            mask_secret(secret)
+
+
+def _shown(receiver: str) -> str:
+    if receiver.startswith(_CONNECTION):
+        return receiver
+    scheme, separator, _ = receiver.partition("://")
+    return f"{scheme}://..." if separator else "text without ://"
 
 
 def _base_url() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 from airflow.sdk import BaseHook
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from include.registry.gateway import Registry
+
+_FIX = "Set the host to MLflow's URL, such as http://127.0.0.1:5001."
 
 
 class MlflowHook(BaseHook):
@@ -49,8 +51,8 @@ class MlflowHook(BaseHook):
     def run_url(self, run_id: str) -> str:
         """Return the page of a run, at the address browsers use."""
         url = self.registry.run_url(run_id)
-        ui_url = self.connection.extra_dejson.get("ui_url")
-        return ui_url.rstrip("/") + url.removeprefix(self.registry.url) if ui_url else url
+        ui_url = _web_url(self.connection)
+        return ui_url + url.removeprefix(self.registry.url) if ui_url else url
 
     def get_conn(self) -> Registry:
         """Return the registry gateway."""
@@ -59,10 +61,11 @@ class MlflowHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Answer the *Test* button of the connection form."""
         try:
+            _web_url(self.connection)
             self.registry.ping()
         except EvergreenError as error:
             return False, str(error)
-        return True, "MLflow answers."
+        return True, f"MLflow answers at {self.registry.url}."
 
 
 def tracking_uri(connection: Connection) -> str:
@@ -73,22 +76,42 @@ def tracking_uri(connection: Connection) -> str:
     Raises:
         SpecError: The connection has no host, or one that is not an HTTP address.
     """
-    where = f"connection {connection.conn_id}"
-    if not connection.host:
+    where, host = f"connection {connection.conn_id}", (connection.host or "").strip()
+    if not host:
         raise SpecError(where, "must have a host, got none", "Set it to MLflow's URL.")
-    whole = (
-        connection.host
-        if "://" in connection.host
-        else f"{connection.schema or 'http'}://{connection.host}"
+    parts, port = _address(
+        where, host if "://" in host else f"{connection.schema or 'http'}://{host}"
     )
-    parts = urlsplit(whole)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SpecError(
-            where, f"must name an http or https URL, got {connection.host!r}", "Correct the host."
-        )
-    port = parts.port or connection.port
-    place = parts.hostname + (f":{port}" if port else "")
+    name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = port or connection.port
+    place = f"{name}:{port}" if port else f"{name}"
     if connection.login:
         user = quote(connection.login, safe="")
         place = f"{user}:{quote(connection.password or '', safe='')}@{place}"
     return urlunsplit((parts.scheme, place, parts.path.rstrip("/"), "", ""))
+
+
+def _address(where: str, url: str) -> tuple[SplitResult, int | None]:
+    """Take an http(s) URL apart; it must hold no credentials, which would stand in it for all to see."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise SpecError(where, f"must name an http or https URL, got {error}", _FIX) from None
+    if "@" in parts.netloc:
+        raise SpecError(
+            where,
+            "must have no credentials in a URL, got some",
+            "Use the fields User and Password.",
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SpecError(where, f"must name an http or https URL, got {url!r}", _FIX)
+    return parts, port
+
+
+def _web_url(connection: Connection) -> str | None:
+    ui_url = str(connection.extra_dejson.get("ui_url") or "").strip().rstrip("/")
+    if not ui_url:
+        return None
+    _address(f"connection {connection.conn_id}: ui_url", ui_url)
+    return ui_url

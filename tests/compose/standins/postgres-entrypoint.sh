@@ -8,7 +8,7 @@ install -d -o postgres -g postgres /var/run/postgresql
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
     printf '%s' "$POSTGRES_PASSWORD" >/tmp/password && chown postgres /tmp/password
     as "$bin/initdb" -D "$PGDATA" -U "$POSTGRES_USER" --pwfile=/tmp/password \
-        --auth-local=trust --auth-host=scram-sha-256 >/dev/null
+        --encoding=UTF8 --locale=C.UTF-8 --auth-local=trust --auth-host=scram-sha-256 >/dev/null
     rm /tmp/password
     echo "host all all all scram-sha-256" >>"$PGDATA/pg_hba.conf"
     as "$bin/pg_ctl" -D "$PGDATA" -o "-c listen_addresses=''" -w start

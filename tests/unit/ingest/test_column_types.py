@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.errors import DataError
-from include.ingest.column_types import Misfit, Rules, Votes, clean_texts, to_type
+from include.ingest.column_types import Rules, Votes
+from include.ingest.conversion import Misfit, clean_texts, to_type
 
 ANY = Rules({}, {}, None, None, ("",))
 
@@ -133,7 +134,7 @@ def test_nested_and_binary_columns(values: Any) -> None:
 
 def convert(values: Any, kind: Any, rules: Rules = ANY, name: str = "c") -> list[Any]:
     array = values if isinstance(values, pa.Array) else pa.array(values)
-    return to_type(array, kind, rules, name).to_pylist()
+    return to_type(array, kind, name, rules.format_of(name)).to_pylist()
 
 
 T = datetime(2026, 1, 2, 3, 4, 5, 600000, tzinfo=UTC)
@@ -209,3 +210,44 @@ def test_missing_texts_are_compared_without_blanks() -> None:
     texts = pa.array(["", " ", "NA", "\tNA ", "NAN", " a "])
     assert clean_texts(texts, ("", "NA")).to_pylist() == [None, None, None, None, "NAN", " a "]
     assert clean_texts(texts, ()) is texts
+
+
+TEXTS = st.sampled_from(
+    ["1", "1.0", "0", "-0.0", "2.5", "true", "2026-01-01", "x", "", " 7 ", "1e400", "9" * 25]
+)
+TYPED = st.one_of(
+    st.lists(st.none() | st.integers(-(2**63), 2**63 - 1)).map(lambda v: pa.array(v, pa.int64())),
+    st.lists(st.none() | st.integers(0, 2**64 - 1)).map(lambda v: pa.array(v, pa.uint64())),
+    st.lists(
+        st.none() | st.sampled_from([0.0, -0.0, 1.0, 3.0, 2.5, float("nan"), float("inf")])
+    ).map(lambda v: pa.array(v, pa.float64())),
+    st.lists(st.none() | st.sampled_from([Decimal("0.00"), Decimal("1.00"), Decimal("2.50")])).map(
+        lambda v: pa.array(v, pa.decimal128(9, 2))
+    ),
+    st.lists(st.none() | st.booleans()).map(lambda v: pa.array(v, pa.bool_())),
+    st.lists(st.none() | TEXTS).map(lambda v: pa.array(v, pa.large_string())),
+)
+EXPECTED = st.dictionaries(
+    st.just("c"), st.sampled_from(["int", "float", "bool", "string", "timestamp"])
+)
+
+
+@given(
+    st.lists(st.lists(TEXTS, max_size=4).map(lambda v: pa.array(v, pa.string())), max_size=4),
+    EXPECTED,
+)
+@settings(max_examples=200, deadline=None)
+def test_every_text_fits_the_type_decided(batches: list[pa.Array], expected: Any) -> None:
+    rules = Rules({}, expected, None, None, ("",))
+    kind = decide(*batches, rules=rules)
+    for batch in batches:
+        convert(clean_texts(batch, rules.missing), kind, rules)
+
+
+@given(st.lists(TYPED, max_size=3), EXPECTED)
+@settings(max_examples=300, deadline=None)
+def test_every_typed_value_fits_the_type_decided(batches: list[pa.Array], expected: Any) -> None:
+    rules = Rules({}, expected, None, None, ("",))
+    kind = decide(*batches, text=False, rules=rules)
+    for batch in batches:
+        convert(batch, kind, rules)

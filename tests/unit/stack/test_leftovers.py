@@ -77,9 +77,9 @@ def test_spares_itself_and_its_parents(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_kills_what_does_not_listen(tmp_path: Path, start: Start) -> None:
-    deaf = start(tmp_path, DEAF)
+    start(tmp_path, DEAF)
     assert leftovers.end_all(tmp_path, grace=0.3) == 1
-    assert deaf.wait(5) == -9
+    assert _pids(tmp_path) == set()
 
 
 def test_what_is_started_meanwhile_is_ended_too(tmp_path: Path, start: Start) -> None:
@@ -90,12 +90,12 @@ def test_what_is_started_meanwhile_is_ended_too(tmp_path: Path, start: Start) ->
 
 
 def test_a_busy_worker_and_its_task_are_spared(tmp_path: Path, start: Start) -> None:
-    idle, busy = start(tmp_path), start(tmp_path, PARENT)
+    start(tmp_path)
+    busy = start(tmp_path, PARENT)
     other = start(tmp_path, component="triggerer")
     _wait_found(tmp_path, 4)
     assert leftovers.end_idle(str(tmp_path), "scheduler") == 1
     assert _pids(tmp_path) == {busy.pid, int(busy.said), other.pid}
-    assert idle.wait(5) == -15
 
 
 def test_elsewhere_a_child_spares_nobody(tmp_path: Path, start: Start) -> None:
