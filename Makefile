@@ -42,9 +42,9 @@ docs: setup  ## Write docs/spec.md and docs/spec.schema.json from the spec's sch
 		Path('docs/spec.schema.json').write_text(r.json_schema())"
 
 lock:  ## Make the locks anew from requirements.in and requirements-dev.in.
-	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --python-version 3.11 \
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --no-emit-index-url --universal --python-version 3.11 \
 		requirements.in --output-file requirements.txt
-	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --python-version 3.11 \
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --no-emit-index-url --universal --python-version 3.11 \
 		--constraint requirements.txt requirements-dev.in --output-file requirements-dev.txt
 
 secrets:  ## Write .env with fresh passwords for docker-compose.yaml.

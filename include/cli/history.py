@@ -76,11 +76,12 @@ def _print(events: Sequence[Event]) -> None:
 
 def describe(payload: dict[str, Any]) -> str:
     """Return an event's payload as a sentence: the verdict or move, and the reason."""
-    reason = f": {payload['reason']}" if payload.get("reason") else ""
+    reason = payload.get("reason") or ""
+    because = f": {reason}" if reason else ""
     if "verdict" in payload:
-        return f"{payload['verdict']}{reason}"
+        return f"{payload['verdict']}{because}"
     if "to" in payload:
-        return f"version {payload.get('from') or 'none'} → {payload['to'] or 'none'}{reason}"
+        return f"version {payload.get('from') or 'none'} → {payload['to'] or 'none'}{because}"
     if reason:
         return str(payload["reason"])
     return json.dumps(payload, sort_keys=True, default=str)

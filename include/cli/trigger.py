@@ -187,6 +187,7 @@ def follow(
             spinner.update(running or state)
 
         result = client.wait(dag_id, run_id, progress, timeout=timeout)
+    _print_verdict(client, result)
     for task in result.failed_tasks:
         words = client.last_words(dag_id, run_id, task)
         console.print(
@@ -201,6 +202,14 @@ def follow(
         soft_wrap=True,
     )
     return result
+
+
+def _print_verdict(client: AirflowClient, result: RunResult) -> None:
+    if not any(task.task_id == "evaluate" and task.state == "success" for task in result.tasks):
+        return
+    verdict = client.xcom(result.dag_id, result.run_id, "evaluate")
+    text = f"{verdict['verdict']}: {verdict['reason']}"
+    get_console().print(text, markup=False, soft_wrap=True)
 
 
 def _as_dict(result: RunResult) -> dict[str, Any]:

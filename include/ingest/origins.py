@@ -61,7 +61,7 @@ def reading(name: str) -> Iterator[None]:
         not_utf8 = isinstance(error, UnicodeDecodeError) or "UTF8" in reason
         raise DataError(
             name,
-            f"must be readable, got: {reason[:300] or type(error).__name__}",
+            f"must be readable, got: {reason[:300].rstrip('. ') or type(error).__name__}",
             "Convert the file to UTF-8."
             if not_utf8
             else "It is damaged, incomplete or of another format: replace it, or take it out of the path.",

@@ -6,7 +6,7 @@ never takes it as champion (`include.registry.moves`); every other model may be 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from include.registry.package import TAG_KEY, Version
 from include.registry.runs import pages, token
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
 
     from include.registry.gateway import Registry
@@ -173,23 +174,15 @@ def _in_run(registry: Registry, run_id: str, path: str) -> _Origin:
     client = registry.client
     run = _run(registry, run_id)
     with registry.calls(f"look into run {run_id}"):
-        condition = f"name = '{path}'"
-        named = (
-            []
-            if "'" in path
-            else [
-                model
-                for model in pages(
-                    lambda page_token: client.search_logged_models(
-                        [run.info.experiment_id], condition, page_token=page_token
-                    )
-                )
-                if model.source_run_id == run_id
-            ]
-        )
+        named = [
+            model
+            for model in _named(client, str(run.info.experiment_id), path)
+            if model.source_run_id == run_id
+        ]
+        if named:
+            return _logged(max(named, key=lambda model: int(model.creation_timestamp)))
+        # Not where a logged model has this name: MLflow would look for its files on its default server.
         files = {str(item.path) for item in client.list_artifacts(run_id, path)}
-    if named:
-        return _logged(max(named, key=lambda model: int(model.creation_timestamp)))
     if f"{path}/MLmodel" not in files:
         raise ModelError(
             f"runs:/{run_id}/{path}",
@@ -197,6 +190,16 @@ def _in_run(registry: Registry, run_id: str, path: str) -> _Origin:
             "Log a model there first.",
         )
     return _Origin(f"{str(run.info.artifact_uri).rstrip('/')}/{path}", run_id, None)
+
+
+def _named(client: MlflowClient, experiment_id: str, name: str) -> Iterator[LoggedModel]:
+    if set(name) & set("'/"):
+        return iter(())  # not a name a logged model can have
+    return pages(
+        lambda page_token: client.search_logged_models(
+            [experiment_id], f"name = '{name}'", page_token=page_token
+        )
+    )
 
 
 def _run(registry: Registry, run_id: str) -> Run:

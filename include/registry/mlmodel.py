@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,26 @@ def read_metadata(folder: Path) -> dict[str, Any]:
             f"must hold an MLmodel file with Evergreen's metadata, got {type(error).__name__}: {error}",
             "Train the model again.",
         ) from error
+
+
+def read_libraries(folder: Path) -> dict[str, str]:
+    """Return the versions of Python and of the libraries that trained a version, by name."""
+    python = yaml.safe_load((folder / "python_env.yaml").read_text())["python"]
+    lines = (folder / "requirements.txt").read_text().splitlines()
+    pins = (line.partition("==") for line in lines if "==" in line)
+    return {"Python": str(python), **{name: version for name, _, version in pins}}
+
+
+def installed_libraries(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions installed here of what `read_libraries` named; `none` for one that is not."""
+    return {name: platform.python_version() if name == "Python" else _installed(name) for name in names}
+
+
+def _installed(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
 
 
 def _write_environment(folder: Path, requirements: list[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -17,6 +17,7 @@ from include.spec.metrics import DEFAULT_PRIMARY, METRICS, Task
 from include.spec.values import CodePath, Cron, Duration, Share, TimeZone
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
+_SHAPING = ("model", "task", "ingest", "validate", "train", "evaluate")
 
 
 class Section(BaseModel):
@@ -514,6 +515,11 @@ class Spec(Section):
         """The whole spec as plain JSON values, defaults filled in."""
         return self.model_dump(mode="json", by_alias=True)
 
+    def shaping(self) -> dict[str, Any]:
+        """The sections that shape a version or its verdict, as plain JSON values, defaults filled in."""
+        whole = self.canonical()
+        return {name: whole[name] for name in _SHAPING}
+
     def with_features(self, numeric: Sequence[str], categorical: Sequence[str]) -> Spec:
         """Return this spec with its features listed; what is listed already stays."""
         if self.ingest.features is not None:
@@ -525,12 +531,7 @@ class Spec(Section):
     @property
     def spec_hash(self) -> str:
         """Digest of the sections that shape a version or its verdict; 16 hex digits."""
-        shaping = ("model", "task", "ingest", "validate", "train", "evaluate")
-        whole = self.canonical()
-        text = json.dumps(
-            {name: whole[name] for name in shaping}, sort_keys=True, separators=(",", ":")
-        )
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return sections_hash(self.shaping())
 
     def problems(self) -> list[tuple[str, str]]:
         """Return what is wrong across sections, as (dotted key, rule and finding) pairs."""
@@ -587,6 +588,12 @@ class Spec(Section):
             if s.column in ingest.drop
         ]
         return found
+
+
+def sections_hash(sections: Mapping[str, Any]) -> str:
+    """Return the `spec_hash` of sections as `Spec.shaping` gave them; 16 hex digits."""
+    text = json.dumps(sections, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _default_candidates(task: Task) -> tuple[Candidate, ...]:

@@ -26,6 +26,7 @@ from include.stack.status import (
 from include.stack.supervision import Supervisor
 
 _POLL_SECONDS = 0.5
+_LAST_MOMENT_SECONDS = 2.0
 #: A component that failed to start so often is broken, not slow.
 _FAILED_STARTS = 3
 #: What others talk to while they end.
@@ -249,7 +250,10 @@ def _stop(layout: Layout, reports: Reports) -> int:
             supervisor.shutdown()
         if not supervision.wait_until_gone(supervisor, supervision.STOP_SECONDS * 2 + 5):
             reports.say("supervisord did not end in time; ending it.")
-    # Its socket closes a moment before it and its last child are gone.
+    # Its socket closes a moment before it is gone itself.
+    deadline = time.monotonic() + _LAST_MOMENT_SECONDS
+    while supervisor and leftovers.find(layout.home) and time.monotonic() < deadline:
+        time.sleep(0.05)
     stopped += leftovers.end_all(layout.home)
     layout.state.unlink(missing_ok=True)
     return stopped

@@ -171,6 +171,17 @@ def check_candidates(spec: Spec, allowed_prefixes: Sequence[str]) -> list[tuple[
     return [(p.where, f"{p.rule}. {p.fix}") for p in found]
 
 
+def require_candidate(spec: Spec, number: int) -> None:
+    """Refuse a candidate whose estimator or arguments are wrong before any work is done for it.
+
+    Raises:
+        ModelError: The first thing `check_candidates` finds wrong with it.
+    """
+    key, prefixes = candidate_key(number), get_settings().allowed_prefixes
+    for problem in _candidate_problems(spec, spec.candidates[number], key, prefixes):
+        raise ModelError(f"{spec_file(spec)}: {problem.where}", problem.rule, problem.fix)
+
+
 def _number_of(spec: Spec, candidate: Candidate) -> int:
     same = [n for n, c in enumerate(spec.candidates) if c == candidate]
     by_path = [n for n, c in enumerate(spec.candidates) if c.estimator == candidate.estimator]

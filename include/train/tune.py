@@ -25,7 +25,7 @@ from include.spec.schema import Spec
 from include.store.files import Store
 from include.store.snapshots import Manifest
 from include.store.split import Split
-from include.train.candidates import candidate_key, make_estimator, spec_file
+from include.train.candidates import candidate_key, make_estimator, require_candidate, spec_file
 from include.train.folds import make_folds
 from include.train.objective import Objective
 from include.train.rows import load_rows
@@ -141,6 +141,7 @@ def tune(
         ServiceError: The storage is away.
     """
     # First of all: it imports the estimator's library, and only libraries already loaded can be held to one thread.
+    require_candidate(spec, candidate)
     estimator = make_estimator(spec, spec.candidates[candidate], {})
     settings, space = spec.train.tune, make_space(spec.candidates[candidate])
     sampler = SeededSampler(

@@ -139,7 +139,7 @@ class Stack:
         self.airflow.wait_for_dag(f"{model}__train", timeout=60)
         self.airflow.trigger(f"{model}__train", conf, run_id)
 
-    def wait(self, model: str, run_id: str, timeout: float = 120.0) -> RunResult:
+    def wait(self, model: str, run_id: str, timeout: float = 300.0) -> RunResult:
         """Wait for a training run's end."""
         return self.airflow.wait(f"{model}__train", run_id, timeout=timeout, poll=0.3)
 

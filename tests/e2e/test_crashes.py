@@ -7,7 +7,7 @@ import pytest
 from include.stack.airflow_client import RunResult
 from tests.e2e.stack import Stack
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 CREATE_RUN = "mlflow.tracking.client:MlflowClient.create_run"
 PUT_FILE = "include.store.folder:FolderStore.put_file"
@@ -66,7 +66,7 @@ def crashed(stack: Stack) -> dict[str, tuple[RunResult, list[Path]]]:
         stack.add_model(name)
     for name in KILLS:
         stack.trigger(name, "crash")
-    return {name: (stack.wait(name, "crash", 240), wires[name]) for name in KILLS}
+    return {name: (stack.wait(name, "crash", 600), wires[name]) for name in KILLS}
 
 
 @pytest.mark.parametrize("name", KILLS)

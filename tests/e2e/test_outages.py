@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.stack import Stack, wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def kill(stack: Stack, component: str) -> int:
@@ -39,7 +39,7 @@ def test_scheduler_mlflow_and_serving_die_in_the_middle_of_runs(stack: Stack) ->
     for name, pid in killed.items():
         wait_for_another(stack, name, pid)
     for name in held:
-        result = stack.wait(name, "outage", 150)
+        result = stack.wait(name, "outage", 300)
         assert result.state == "success", result
         stack.assert_one_of_everything(name, "outage")
 
@@ -56,6 +56,6 @@ def test_the_scheduler_dies_with_its_workers_and_their_task(stack: Stack) -> Non
             process.kill()
         psutil.wait_procs(family, 10)
     wait_for_another(stack, "scheduler", scheduler.pid)
-    result = stack.wait("orphaned", "outage", 150)
+    result = stack.wait("orphaned", "outage", 300)
     assert result.state == "success", result
     stack.assert_one_of_everything("orphaned", "outage")

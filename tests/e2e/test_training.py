@@ -9,7 +9,7 @@ from include.stack.airflow_client import RunResult
 from tests.e2e.stack import Stack
 from tests.models import DAYS, example_columns, write_days
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 MODEL, RUN = "small", "upstream__1"
 
 

@@ -31,6 +31,8 @@ from evergreen.operators.validate import ValidateOperator
 from include.errors import SpecError
 from include.spec.schema import Approval, Spec
 
+# The C dumper is five times faster, which matters to a Dag processor that reads hundreds of specs.
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _STAGE_TIMEOUT = timedelta(hours=2)
 _LARGE_TIMEOUT = timedelta(hours=12)
 
@@ -43,7 +45,6 @@ def training_dag(spec: Spec) -> DAG:
         schedule=training_schedule(spec),
         catchup=False,
         max_active_runs=1,
-        params=training_params(),
         tags=["evergreen", spec.model, spec.task],
         doc_md=_doc(spec),
         default_args=_default_args(spec),
@@ -51,6 +52,8 @@ def training_dag(spec: Spec) -> DAG:
         render_template_as_native_obj=True,
     ) as dag:
         _tasks(spec)
+    # Last: a task made later would hold a copy of its own, and Airflow checks and stores every copy.
+    dag.params.update(training_params())
     return dag
 
 
@@ -138,5 +141,5 @@ def _on_failure(spec: Spec) -> FailureNotifier | None:
 
 
 def _doc(spec: Spec) -> str:
-    text = yaml.safe_dump(spec.canonical(), sort_keys=False, allow_unicode=True)
+    text = yaml.dump(spec.canonical(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return f"# {spec.model}\n\n{spec.description}\n\nThe spec, defaults filled in:\n\n```yaml\n{text}```\n"

@@ -78,6 +78,7 @@ class RegisterOperator(StageOperator):
 
         spec, store = self.bench.spec_for(self.data), self.bench.store
         features = resolve_features(spec, manifest)
+        chosen = spec.candidates[self.fitted["candidate"]]
         return Package(
             name=self.model,
             model_path=store.fetch(self.fitted["model"]),
@@ -95,6 +96,9 @@ class RegisterOperator(StageOperator):
                 "split": self.split,
                 "estimator": self.fitted["estimator"],
                 "params": self.fitted["params"],
+                "fixed": chosen.model_dump(mode="json")["params"],
+                # What shaped the version, so that it can be made again; never `notify` and its secrets.
+                "spec": self.bench.spec.shaping(),
                 "metrics": self.verdict["metrics"],
             },
         )

@@ -107,6 +107,7 @@ class FitOperator(StageOperator):
         return {
             "model": key,
             "sha256": result.sha256,
+            "candidate": candidate,
             "estimator": estimator,
             "params": params,
             "classes": result.classes,

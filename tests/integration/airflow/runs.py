@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,9 +56,5 @@ def run(dag: Any, **options: Any) -> Ended:
                 ti.task_id + (f"[{ti.map_index}]" if ti.map_index >= 0 else ""): str(ti.state)
                 for ti in tis
             },
-            xcoms={(x.task_id, x.key): _plain(x.value) for x in found},
+            xcoms={(x.task_id, x.key): x.value for x in found},
         )
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str) else value

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_reaping_leaves_young_runs(operators, registry) -> None:
 
 def test_the_sensor_defers_and_comes_back_with_a_new_champion(first, registry) -> None:
     dag = dags_of(EXAMPLES / "new_champion.py")["example_new_champion"]
-    dag.get_task("wait").poll_interval = __import__("datetime").timedelta(seconds=1)
+    dag.get_task("wait").poll_interval = timedelta(seconds=1)
     at_once = run(dag)
     champion = registry.aliases(MODEL)["champion"]
     assert at_once.value("react") == champion  # nothing was handled yet

@@ -87,7 +87,8 @@ class World:
         environment: Mapping[str, str] | None = None,
     ) -> Run:
         """Run a Dag to its end, with these variables on top of the environment."""
-        assert self.runner.stdin and self.runner.stdout
+        assert self.runner.stdin is not None
+        assert self.runner.stdout is not None
         request = {"dag_id": dag_id, "conf": conf or {}, "environment": environment or {}}
         self.runner.stdin.write(json.dumps(request) + "\n")
         self.runner.stdin.flush()

@@ -13,7 +13,7 @@ import pytest
 
 from include.errors import ServiceError
 from include.settings import Settings
-from include.stack import leftovers, lifecycle, status
+from include.stack import leftovers, lifecycle, status, supervision
 from include.stack.components import Component
 from include.stack.layout import Layout, get_layout
 from include.stack.lifecycle import Reports, down, up
@@ -25,6 +25,7 @@ CRASH = (sys.executable, "-c", "raise SystemExit('the disk is full')")
 
 @pytest.fixture
 def components(monkeypatch: pytest.MonkeyPatch) -> list[Component]:
+    monkeypatch.setattr(supervision, "START_SECONDS", 1)
     found = [Component("one", SLEEP, "One"), Component("two", SLEEP, "Two")]
     for module in (lifecycle, status):
         monkeypatch.setattr(module, "get_components", lambda _settings, _layout: tuple(found))
