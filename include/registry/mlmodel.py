@@ -147,7 +147,9 @@ def read_libraries(folder: Path) -> dict[str, str]:
 
 def installed_libraries(names: Iterable[str]) -> dict[str, str]:
     """Return the versions installed here of what `read_libraries` named; `none` for one that is not."""
-    return {name: platform.python_version() if name == "Python" else _installed(name) for name in names}
+    return {
+        name: platform.python_version() if name == "Python" else _installed(name) for name in names
+    }
 
 
 def _installed(name: str) -> str:

@@ -96,7 +96,7 @@ class RegisterOperator(StageOperator):
                 "split": self.split,
                 "estimator": self.fitted["estimator"],
                 "params": self.fitted["params"],
-                "fixed": chosen.model_dump(mode="json")["params"],
+                "fixed": chosen.model_dump()["params"],
                 # What shaped the version, so that it can be made again; never `notify` and its secrets.
                 "spec": self.bench.spec.shaping(),
                 "metrics": self.verdict["metrics"],

@@ -52,5 +52,7 @@ def world(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVERGREEN_HOME", str(home))
         patch.setenv("EVERGREEN_MLFLOW_URL", mlflow_url)
-        patch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", '{"conn_type": "mlflow", "host": "%s"}' % mlflow_url)
+        patch.setenv(
+            "AIRFLOW_CONN_MLFLOW_DEFAULT", '{"conn_type": "mlflow", "host": "%s"}' % mlflow_url
+        )
         yield home
