@@ -144,7 +144,8 @@ def deploy(
         client: The serving process.
         model: Name.
         version: The challenger.
-        promote: Moves the champion alias; called once the challenger answered at its own path.
+        promote: Moves the champion alias, and may be repeated; called once the challenger answered, also where
+            it serves already.
         undo: Takes that back; called only after `promote` returned and serving then failed to follow.
         timeout: For each of the two waits: until the challenger answers, until it is the champion.
         example_inputs: Infer requests for the smoke test; None for the model's own stored example.
@@ -161,6 +162,7 @@ def deploy(
     previous = rollout.serves()
     if previous == version:
         smoke_ms = rollout.wait(lambda: rollout.smoke(None), "answer as champion")
+        promote()  # a killed attempt may have moved the alias and nothing else
         return DeployResult(version, previous, smoke_ms, clock() - started)
     smoke_ms = rollout.wait(lambda: rollout.smoke(version), "answer a smoke request")
     previous = rollout.serves()

@@ -11,15 +11,20 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skops.io
 
 from include.errors import ModelError
 from include.settings import get_settings
+
+with warnings.catch_warnings():
+    # On import, skops asks every loaded module for hundreds of names; Airflow's warn of each, in every task's log.
+    warnings.simplefilter("ignore")
+    import skops.io
 
 
 def _under(module: str, *names: str) -> Iterator[str]:

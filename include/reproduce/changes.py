@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from include.errors import SpecError
@@ -12,8 +13,10 @@ from include.registry.mlmodel import installed_libraries
 from include.reproduce.record import Record
 from include.settings import Settings
 from include.spec.loader import find_spec, load_spec
+from include.store.snapshots import Manifest
 
 UNKNOWN = "unknown"
+SPEC = "spec"
 _ABSENT = object()
 
 
@@ -70,15 +73,42 @@ def find_changes(record: Record, present: Present) -> list[Change]:
     return found
 
 
+def likely_reasons(record: Record, changes: Sequence[Change], manifest: Manifest) -> list[str]:
+    """Say why a rebuilt model may predict otherwise than the stored one, likeliest first.
+
+    Changes of the present spec are no reason: a version is made again from its own.
+
+    Args:
+        record: The version.
+        changes: What `find_changes` found.
+        manifest: The snapshot it was rebuilt from.
+    """
+    found = record.contradictions()
+    found += [str(change) for change in changes if not change.what.startswith(SPEC)]
+    if record.tag("git_commit").endswith("-dirty"):
+        found.append("it was trained by code with local changes, which no commit holds")
+    if _moment(manifest.created_at) > _moment(record.package.version.created_at):
+        found.append("the snapshot was taken anew since: the same rows, perhaps in another order")
+    return found or [
+        "nothing recorded differs: the estimator may draw random numbers without random_state, or this machine "
+        "computes in another order (processor, BLAS)"
+    ]
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def _spec_changes(then: Mapping[str, Any], now: Mapping[str, Any] | None) -> Iterator[Change]:
     if now is None:
-        yield Change("spec", "as registered", "none that is valid")
+        yield Change(SPEC, "as registered", "none that is valid")
         return
     before, after = dict(_leaves(then)), dict(_leaves(now))
     for key in dict.fromkeys([*before, *after]):
         pair = before.get(key, _ABSENT), after.get(key, _ABSENT)
         if pair[0] != pair[1]:
-            yield Change(f"spec: {key}", *(_shown(value) for value in pair))
+            yield Change(f"{SPEC}: {key}", *(_shown(value) for value in pair))
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
-from include.errors import EvergreenError, ModelError, SnapshotError
+from include.errors import ModelError, SnapshotError
 from include.evaluate.model import LoadedModel, predict
 from include.registry.trust import load_model
 from include.reproduce.record import Record
@@ -115,15 +115,15 @@ def rebuild(record: Record, store: Store, manifest: Manifest) -> Rebuild:
 
     Raises:
         SnapshotError: The snapshot is damaged, or not the one the version was trained on.
-        EvergreenError: It cannot be fitted any more: the class is gone, or takes other arguments.
+        ModelError: It cannot be fitted any more: the class is gone, or takes other arguments.
     """
     verify_rows(store, manifest)
     with tempfile.TemporaryDirectory(prefix="evergreen-") as folder:
         try:
             # All arguments are the candidate's own fixed ones: there is nothing left to search.
             result = fit(record.spec, store, manifest, record.split, 0, {}, Path(folder))
-        except EvergreenError as error:
-            raise type(error)(record.title, error.rule, error.fix) from error
+        except ModelError as error:  # it names the present spec's file, which plays no part here
+            raise ModelError(record.title, error.rule, error.fix) from error
         rebuilt = load_model(result.model_path, result.sha256)
     _check_same_answer(record, result)
     frame, held_out = _rows(record, store, manifest)

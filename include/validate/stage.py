@@ -6,6 +6,7 @@ A refused snapshot stays where it is, content-addressed; `quarantine` keeps its 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from datetime import datetime
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def validate(
     subject = Subject(spec, manifest, reference, now, known_features(spec, manifest))
     found = [*check_row_count(subject), *check_schema(subject)]
     if spec.validate_.expectations:
+        # Great Expectations tells on import what it does not document: 200 lines in the task's log.
+        logging.getLogger("great_expectations._docs_decorators").setLevel(logging.WARNING)
         # Here, because the import takes seconds that a spec without expectations need not pay.
         from include.validate.expectations import check_expectations
 

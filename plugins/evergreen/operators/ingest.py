@@ -102,12 +102,30 @@ class IngestOperator(StageOperator):
     def _skip_if_judged(self, key: str, champion: Champion | None) -> None:
         if champion and champion.key == key:
             reason = f"version {champion.version}, the champion, was trained from this very data and spec"
+        elif taken_back := self._taken_back(key):
+            reason = f"the version of this very data and spec was promoted before, and {taken_back}"
         else:
             event = self.bench.ledger.find(self.model, verdict_key(key, champion))
             if event is None or event.payload["verdict"] not in ("HOLD", "REJECT"):
                 return
             reason = f"this very data and spec were judged before: {event.payload['verdict']}"
         raise AirflowSkipException(f"no new data: {reason}. Pass force to train anyway.")
+
+    def _taken_back(self, key: str) -> str | None:
+        """Return how somebody took the promotion of this training back; None when nobody did.
+
+        A deploy that took its own promotion back, because serving did not follow, may be tried again.
+        """
+        moves = self.bench.ledger.events(self.model, ("promotion", "rollback", "external_move"))
+        made = [n for n, e in enumerate(moves) if e.key.startswith(f"promote/{key}/")]
+        back = (
+            next((e for e in moves[made[-1] + 1 :] if e.kind != "promotion"), None)
+            if made
+            else None
+        )
+        if back is None or back.key.startswith(f"undo/{key}/"):
+            return None
+        return f"taken back by {back.actor}: {back.payload['reason']}"
 
     def _tags(self, manifest: Manifest, key: str, context: Context) -> dict[str, str]:
         run = context["dag_run"]

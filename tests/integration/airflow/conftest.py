@@ -1,5 +1,6 @@
 """An Airflow of the tests' own with a migrated database, and a real MLflow beside it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -52,7 +53,6 @@ def world(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVERGREEN_HOME", str(home))
         patch.setenv("EVERGREEN_MLFLOW_URL", mlflow_url)
-        patch.setenv(
-            "AIRFLOW_CONN_MLFLOW_DEFAULT", '{"conn_type": "mlflow", "host": "%s"}' % mlflow_url
-        )
+        connection = {"conn_type": "mlflow", "host": mlflow_url}
+        patch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(connection))
         yield home

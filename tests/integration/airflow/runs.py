@@ -33,7 +33,7 @@ def dags_of(path: Path) -> dict[str, Any]:
 
     DagBundlesManager().sync_bundles_to_db()
     bag = BundleDagBag(dag_folder=path, bundle_path=path.parent, bundle_name=BUNDLE)
-    assert bag.import_errors == {}
+    assert not bag.import_errors, dict(bag.import_errors)
     sync_bag_to_db(bag, BUNDLE, None)
     return dict(bag.dags)
 

@@ -118,4 +118,7 @@ def test_the_same_data_after_a_rollback_is_not_promoted_by_itself(world: World) 
     assert run.state == "success"
     assert run.tasks["ingest"] == "skipped", "version 2 would take over again by the next cron tick"
     assert world.registry.aliases("rolled")["champion"] == "1"
+    forced = world.run("rolled__train", {"force": True})
+    assert forced.state == "success"
+    assert world.standing("rolled")["aliases"]["champion"] == "2"
     assert world.ledger.verify("rolled").ok

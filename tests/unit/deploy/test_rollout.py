@@ -83,11 +83,12 @@ def test_smoke_promote_confirm(world: World) -> None:
     assert world.champion() == "2"
 
 
-def test_a_second_run_moves_nothing(world: World) -> None:
+def test_a_second_run_only_finishes_a_promotion_that_was_cut_short(world: World) -> None:
     world.deploy()
     again = world.deploy()
     assert (again.version, again.previous) == ("2", "2")
-    assert world.calls == ["promote"]
+    assert world.calls == ["promote", "promote"]
+    assert world.champion() == "2"
 
 
 def test_a_first_model_has_no_previous_one(world: World) -> None:
