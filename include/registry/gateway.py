@@ -2,6 +2,9 @@
 
 MLflow offers neither idempotent creation nor compare-and-set; both are built here from tags, a fixed order of
 steps and a second look. Who may move an alias, and the record of it, is `include.registry.promotion`'s.
+
+Scikit-learn and skops are imported only where a model is read or written: most tasks talk to MLflow without one, and
+their processes would spend more time on that import than on their work.
 """
 
 from __future__ import annotations
@@ -17,9 +20,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from include.errors import ConflictError, EvergreenError
-from include.registry.cache import load_version
 from include.registry.connection import EXISTS, is_missing
-from include.registry.mlmodel import write_folder
 from include.registry.package import (
     PRODUCER,
     TAG_DIGEST,
@@ -173,6 +174,8 @@ class Registry(Runs):
         Raises:
             ModelError: Evergreen did not register it, or its files are not those that were registered.
         """
+        from include.registry.cache import load_version  # brings what models are made of
+
         return load_version(version, cache, self._download)
 
     def _download(self, version: Version, into: Path) -> None:
@@ -194,6 +197,8 @@ class Registry(Runs):
 
     def _upload(self, package: Package, run_id: str, key: str) -> tuple[str, str]:
         """Store the files as a logged model; return its id and the digest of its folder."""
+        from include.registry.mlmodel import write_folder  # brings what models are made of
+
         client = self.client
         with tempfile.TemporaryDirectory(prefix="evergreen-") as scratch:
             folder = Path(scratch) / "model"

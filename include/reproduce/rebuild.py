@@ -184,7 +184,7 @@ def compare(stored: Floats, again: Floats, *, labels: bool) -> Comparison:
     verdict: Verdict = "different"
     if same.all():
         verdict = "identical"
-    elif (apart <= TOLERANCE * np.maximum(1.0, np.abs(stored))).all():
+    elif np.isfinite(largest) and (apart <= TOLERANCE * np.maximum(1.0, np.abs(stored))).all():
         verdict = "equal"
     return Comparison(verdict, largest if np.isfinite(largest) else None, equal_labels, len(stored))
 

@@ -79,7 +79,7 @@ def make_environment(uv: str | None) -> None:
 
 def find_uv() -> str | None:
     """Return the path of a uv that runs; None when there is none."""
-    for candidate in (shutil.which("uv"), str(VENV / "bin" / "uv")):
+    for candidate in (shutil.which("uv"), shutil.which(VENV / "bin" / "uv")):
         if candidate and _run([candidate, "--version"], quiet=True):
             return candidate
     return None

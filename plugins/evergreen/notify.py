@@ -13,6 +13,7 @@ from airflow.sdk.log import mask_secret
 from include.errors import ServiceError, SpecError
 
 if TYPE_CHECKING:
+    import jinja2
     from airflow.sdk import Context
 
 _CONNECTION = "connection:"
@@ -39,6 +40,11 @@ class FailureNotifier(BaseNotifier):
         super().__init__()
         self.model = model
         self.to = tuple(to)
+
+    def render_template_fields(
+        self, context: Context, jinja_env: jinja2.Environment | None = None
+    ) -> None:
+        """Render nothing: there are no templates, and under `dag.test()` Airflow's own version fails."""
 
     def notify(self, context: Context) -> None:
         """Send the message."""

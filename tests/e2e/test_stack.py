@@ -142,9 +142,8 @@ def test_what_happened_can_be_read(own: Stack, first_words: str) -> None:
     assert lineage["tags"]["airflow.run_id"] == "first"
     assert httpx.get(lineage["run_url"].partition("#")[0]).status_code == 200
     missing = own.command("lineage", "quick", "9")
-    assert missing.stderr == (
-        "Error: MLflow model 'quick': must have version 9, got only 1. Choose one of those.\n"
-    )
+    assert missing.stderr.startswith("Error: MLflow model 'quick': must have version 9, got 1")
+    assert len(missing.stderr.splitlines()) == 1
     assert "a rollback needs another version" in own.command("rollback", "quick").stderr
 
 

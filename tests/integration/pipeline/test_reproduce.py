@@ -210,6 +210,7 @@ def test_a_snapshot_that_is_gone(world: World, manifest: Manifest) -> None:
         ((MODEL, "99"), r"must have version 99, got .*1, champion\. Choose one of those\."),
         ((MODEL, "chmpion"), r"Did you mean 'champion'\?"),
         ((MODEL, "v1"), r"must have version v1, got"),
+        (("leav'ing", "1"), r"must hold leav'ing\.yaml, got no such file"),
         (("leavin", "1"), r"must hold leavin\.yaml, got no such file\. Did you mean 'leaving'\?"),
     ],
 )
@@ -244,13 +245,15 @@ def test_the_page_shows_what_the_commands_print(world: World, version: Version) 
     for name, example in examples:
         done = world.command(name, MODEL, "1")
         assert done.returncode == 0, done.stderr
-        assert _outline(example) == _outline(done.stdout)
+        assert _outline(example) == _outline(done.stdout), done.stdout
 
 
 def _outline(text: str) -> list[str]:
+    """Return the labels and the sentences, without what depends on the commit these tests run on."""
     text = re.sub(r"^(  \S+( \S+)*  +).*$", r"\1", text, flags=re.MULTILINE)
     text = re.sub(r"\b(leaving|churn)\b", "MODEL", text)
-    return re.sub(r"[\d.,]+", "N", text).splitlines()
+    lines = re.sub(r"[\d.,]+", "N", text).splitlines()
+    return [line for line in lines if "git commit" not in line and "Changed since" not in line]
 
 
 def assert_fails(world: World, version: str, message: str) -> None:

@@ -157,6 +157,23 @@ def test_a_failed_installation_is_said_and_tried_again(project: Project) -> None
     assert project.run("up")[0] == "['up']"
 
 
+def test_without_uv_and_without_a_network_it_goes_on_with_pip(project: Project) -> None:
+    environment = {
+        **project.environment,
+        "PATH": "/usr/bin:/bin",
+        "PIP_NO_INDEX": "1",
+        "PIP_CONFIG_FILE": os.devnull,
+    }
+    finished = subprocess.run(
+        [str(project.root / "evergreen"), "up"], env=environment, capture_output=True, text=True
+    )
+    assert "installing the libraries from requirements.txt with pip" in finished.stderr
+    # The lock of this copy is empty; building the project itself is what needs the network.
+    assert "evergreen: installing the project failed, see above." in finished.stderr
+    assert finished.returncode == 1
+    assert (project.root / ".venv" / ".evergreen" / "requirements.txt").exists()
+
+
 def _start(project: Project, seconds: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [str(project.root / "evergreen"), "up"],
