@@ -1,7 +1,7 @@
 """An upstream job in Airflow that announces new data of the model `churn`.
 
-The spec says `retrain: {on: [data]}`: each announcement starts `churn__train`, which decides by itself whether
-there is enough new data to train on.
+The spec says `retrain: {on: [data]}`: an announcement starts `churn__train`, which decides by itself whether to
+train: cool-down, weekly budget, and whether it has judged this very data before.
 """
 
 from __future__ import annotations

@@ -34,6 +34,8 @@ def _say(text: str) -> None:
 
 def _run(command: Sequence[str | Path], *, quiet: bool = False) -> bool:
     environment = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}}
+    # uv brings certificates of its own; those of this machine know the company's proxy.
+    environment = {"UV_NATIVE_TLS": "true", "UV_SYSTEM_CERTS": "true", **environment}
     output = subprocess.DEVNULL if quiet else None
     # Both streams go to standard error: standard output belongs to the command that follows.
     finished = subprocess.run(
@@ -85,23 +87,37 @@ def find_uv() -> str | None:
     return None
 
 
-def get_installer(uv: str | None) -> list[str]:
-    """Return the command that installs into `.venv`: uv, fetched if need be, else pip.
+def get_installers(uv: str | None) -> dict[str, list[str]]:
+    """Return the commands that install into `.venv`, the first to be tried first.
+
+    uv is fetched if need be. pip stays behind it: it gets through some proxies that uv does not.
 
     Raises:
         SetupError: There is neither.
     """
-    python = VENV / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
-    if uv is None and _run([*pip, "uv"], quiet=True):
+    python = str(VENV / "bin" / "python")
+    pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    has_pip = _run([python, "-m", "pip", "--version"], quiet=True) or _run(
+        [python, "-m", "ensurepip", "--upgrade"], quiet=True
+    )
+    if uv is None and has_pip and _run([*pip, "uv"], quiet=True):
         uv = find_uv()
+    found = {}
     if uv:
-        return [uv, "pip", "install", "--quiet", "--python", str(python), "--compile-bytecode"]
-    if _run([str(python), "-m", "pip", "--version"], quiet=True) or _run(
-        [str(python), "-m", "ensurepip", "--upgrade"], quiet=True
-    ):
-        return pip
-    raise SetupError(f"{VENV} has no pip and no uv was found. Remove {VENV} and try again.")
+        found["uv"] = [uv, "pip", "install", "--quiet", "--python", python, "--compile-bytecode"]
+    if has_pip:
+        found["pip"] = pip
+    if not found:
+        raise SetupError(f"{VENV} has no pip and no uv was found. Remove {VENV} and try again.")
+    return found
+
+
+def _install(installers: dict[str, list[str]], what: str, arguments: Sequence[str | Path]) -> None:
+    for tool, command in installers.items():
+        _say(f"installing {what} with {tool}")
+        if _run([*command, *arguments]):
+            return
+    raise SetupError(f"installing {what} failed, see above. Check the network and try again.")
 
 
 def _stamped(name: str) -> bool:
@@ -125,17 +141,6 @@ def _moved() -> bool:
         return True
 
 
-def _install_lock(installer: list[str], name: str, what: str) -> None:
-    tool = "uv" if "--compile-bytecode" in installer else "pip"
-    _say(f"installing {what} from {name} with {tool}; on a slow line this takes minutes")
-    content = (
-        ROOT / name
-    ).read_bytes()  # what is installed is what is stamped, even if edited meanwhile
-    if not _run([*installer, "-r", ROOT / name]):
-        raise SetupError(f"installing {name} failed, see above. Check the network and try again.")
-    _stamp(name, content)
-
-
 def install(*, dev: bool) -> None:
     """Bring `.venv` up to date; does only what is due.
 
@@ -147,20 +152,20 @@ def install(*, dev: bool) -> None:
     """
     uv = find_uv()
     make_environment(uv)
-    installer = get_installer(uv)
-    locks = [(_LOCK, "the libraries")]
+    installers = get_installers(uv)
+    locks = [(_LOCK, "the libraries (minutes on a slow line)")]
     if dev:
         locks.append((_DEV_LOCK, "development tools"))
     for name, what in locks:
         if not _stamped(name):
-            _install_lock(installer, name, what)
+            content = (
+                ROOT / name
+            ).read_bytes()  # what is stamped even if the file changes meanwhile
+            _install(installers, what, ["-r", ROOT / name])
+            _stamp(name, content)
     if not _stamped(_PROJECT) or _moved():
-        _say("installing Evergreen itself (editable)")
         content = (ROOT / _PROJECT).read_bytes()
-        if not _run([*installer, "--no-deps", "--editable", ROOT]):
-            raise SetupError(
-                "installing the project failed, see above. Check the network and try again."
-            )
+        _install(installers, "Evergreen itself", ["--no-deps", "--editable", ROOT])
         _stamp("root", f"{ROOT}\n".encode())
         _stamp(_PROJECT, content)
 

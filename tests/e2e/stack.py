@@ -158,7 +158,7 @@ class Stack:
         return self.wires / f"{name}.tripped"
 
     @contextmanager
-    def held(self, *wires: Path, deadline: float = 90.0) -> Iterator[None]:
+    def held(self, *wires: Path, deadline: float = 300.0) -> Iterator[None]:
         """Wait until all these wires hold a task; let them go on at the end."""
         for wire in wires:
             wait_until(wire.name, wire.exists, deadline)
@@ -212,7 +212,7 @@ class Stack:
         assert "rollback" not in kinds
         assert self.ledger.verify(model).ok
         self.assert_snapshot_whole(model, versions[0].tags["evergreen.snapshot_id"])
-        wait_until(f"{model} serves", lambda: self.serves(model) == "1", 30)
+        wait_until(f"{model} serves", lambda: self.serves(model) == "1", 60)
 
     def assert_snapshot_whole(self, model: str, snapshot_id: str) -> None:
         """Assert that a model's only snapshot is complete, and that no file is there that belongs to none."""

@@ -20,7 +20,7 @@ def kill(stack: Stack, component: str) -> int:
 
 
 def wait_for_another(stack: Stack, component: str, pid: int) -> None:
-    wait_until(f"another {component}", lambda: stack.pid(component) not in (0, pid), 30)
+    wait_until(f"another {component}", lambda: stack.pid(component) not in (0, pid), 60)
 
 
 def test_scheduler_mlflow_and_serving_die_in_the_middle_of_runs(stack: Stack) -> None:

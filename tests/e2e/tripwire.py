@@ -20,7 +20,7 @@ from pathlib import Path
 
 __all__: list[str] = []  # Airflow copies what is listed here into its own settings
 
-_HOLD_SECONDS = 150.0
+_HOLD_SECONDS = 600.0
 _calls: dict[str, int] = {}
 
 
