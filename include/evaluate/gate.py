@@ -106,12 +106,11 @@ def _reason(verdict: Verdict, checks: tuple[Check, ...], evidence: Evidence) -> 
     if failed:
         first = next((c for c in failed if c.otherwise == verdict), failed[0])
         more = f" ({len(failed) - 1} more of {len(checks)} checks failed)" if failed[1:] else ""
-        return f"{verdict.capitalize()}: {first.sentence}{more}."
+        return f"{first.sentence}{more}."
     decisive = next(c for c in reversed(checks) if c.name in ("champion", "baseline"))
     who = "first model, " if evidence.champion_version is None else ""
-    how = "Promote" if verdict == "PROMOTE" else "Needs approval"
     passed = f"all {len(checks)} checks passed on {evidence.rows:,} rows"
-    return f"{how}: {who}{decisive.sentence}; {passed}."
+    return f"{who}{decisive.sentence}; {passed}."
 
 
 # --- rules ----------------------------------------------------------------------------------------------

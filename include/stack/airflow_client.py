@@ -14,8 +14,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
-from include.errors import ConflictError, EvergreenError, ServiceError, SpecError
+from include.errors import EvergreenError, ServiceError, SpecError
 from include.settings import Settings
+from include.stack.airflow_replies import failure, last_error
 from include.stack.credentials import read_credentials
 from include.stack.layout import get_layout
 from include.stack.status import running_settings
@@ -149,7 +150,7 @@ class AirflowClient:
             answer = self._authorized(method, path, options)
         if answer.is_success:
             return answer.json() if answer.content else None
-        raise _failure(answer, what, self.url)
+        raise failure(answer, what, self.url)
 
     def _authorized(self, method: str, path: str, options: Mapping[str, Any]) -> httpx.Response:
         self._token = self._token or self._authorize()
@@ -284,7 +285,7 @@ class AirflowClient:
             )
         except EvergreenError:
             return ""
-        return _last_error(log.get("content") or [])
+        return last_error(log.get("content") or [])
 
     def wait(
         self,
@@ -329,56 +330,6 @@ class AirflowClient:
                     "It goes on; look at it in Airflow's UI.",
                 )
             time.sleep(poll)
-
-
-def _failure(answer: httpx.Response, what: str, url: str) -> EvergreenError:
-    detail = _detail(answer)
-    status = answer.status_code
-    if status == 409:
-        return ConflictError(
-            what, f"must be new, got one that exists ({detail})", "Choose another id."
-        )
-    if status == 404:
-        return SpecError(what, f"must exist, got {detail}", "See the Dags in Airflow's UI.")
-    if status in {400, 422}:
-        return SpecError(what, f"must be accepted by Airflow, got {detail}", "Correct the request.")
-    if status in {401, 403}:
-        return ServiceError(
-            what, f"must be allowed, got status {status} ({detail})", "Use another login."
-        )
-    return ServiceError(
-        what, f"must work, got status {status} from {url} ({detail})", "See Airflow's log."
-    )
-
-
-def _detail(answer: httpx.Response) -> str:
-    try:
-        detail = answer.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        return answer.reason_phrase or "no reason"
-    if isinstance(detail, dict):
-        detail = detail.get("reason") or detail.get("message") or str(detail)
-    if isinstance(detail, list):  # FastAPI's form
-        detail = "; ".join(
-            f"{'.'.join(map(str, item.get('loc', [])))}: {item.get('msg')}" for item in detail
-        )
-    # jsonschema repeats schema and instance after the first line.
-    lines: list[str] = str(detail).strip().splitlines()
-    return lines[0].rstrip(".") if lines else "no reason"
-
-
-def _last_error(content: Sequence[Any]) -> str:
-    for entry in reversed(content):
-        if not isinstance(entry, dict) or str(entry.get("level", "")).lower() not in {
-            "error",
-            "critical",
-        }:
-            continue
-        details = entry.get("error_detail") or []
-        if details and details[0].get("exc_value"):
-            return f"{details[0]['exc_type']}: {details[0]['exc_value']}"
-        return str(entry.get("event", ""))
-    return ""
 
 
 def open_client(settings: Settings) -> AirflowClient:

@@ -57,7 +57,7 @@ def test_a_clearly_better_challenger_replaces_the_champion(
     assert data["rows"] == pytest.approx(300, abs=60)
     assert [c["passed"] for c in data["checks"]] == [True] * 3
     page = result.verdict_md.read_text()
-    assert page.startswith("# world: PROMOTE\n\nPromote: ")
+    assert page.startswith("# world: PROMOTE\n\n")
     assert "| champion (1) |" in page
     for plot in result.plots:
         head = plot.read_bytes()
