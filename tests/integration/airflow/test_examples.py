@@ -21,7 +21,9 @@ def registry(mlflow_url: str) -> Registry:
 
 
 @pytest.fixture(scope="module")
-def operators(world):
+def operators(world, registry):
+    if registry.versions(MODEL):  # from another module's tests
+        registry.client.delete_registered_model(MODEL)
     return dags_of(EXAMPLES / "mlflow_operators.py")
 
 
