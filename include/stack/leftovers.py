@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 #: Holds the home of the stack a process belongs to.
 STACK_MARK = "EVERGREEN_STACK"

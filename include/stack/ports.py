@@ -7,7 +7,7 @@ import errno
 import socket
 from collections.abc import Iterable
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from include.errors import ServiceError, SpecError
 from include.stack.components import Component

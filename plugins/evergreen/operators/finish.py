@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from evergreen.operators.mlflow_base import failed_tasks
 from evergreen.operators.stage import StageOperator
 
 if TYPE_CHECKING:
@@ -29,18 +30,7 @@ class FinishOperator(StageOperator):
         if not self.data:
             self.log.info("no MLflow run was opened")
             return
-        states = context["ti"].get_task_states(
-            dag_id=self.dag_id, run_ids=[context["dag_run"].run_id]
-        )
-        failed = sorted(
-            task
-            for tasks in states.values()
-            for task, state in tasks.items()
-            if state in ("failed", "upstream_failed")
-        )
+        self.link_run(context, self.data["run_id"])
+        failed = failed_tasks(context)
         self.bench.registry.finish_run(self.data["run_id"], "FAILED" if failed else "FINISHED")
-        self.log.info(
-            "run %s closed%s",
-            self.data["run_id"],
-            f"; failed: {', '.join(failed)}" if failed else "",
-        )
+        self.log.info("run closed%s", f"; failed: {', '.join(failed)}" if failed else "")
