@@ -4,8 +4,9 @@
     python benchmarks/parse.py --models 50
 
 Each figure comes from a process of its own, which parses copies of the churn example. Imports are timed apart: a Dag
-processor pays them once a parse, in a child that has Airflow loaded. Targets: at most 5 ms a model to build the
-Dags, and a task that starts among a thousand models pays for its own only.
+processor pays them once a parse, in a child that has Airflow loaded. `plain` runs the Dag file, `dagbag` adds
+Airflow's checks, `serialize` adds the JSON for Airflow's database. Targets: `dagbag` takes at most 5 ms a model, and a
+task that starts among a thousand models pays for its own only.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ def report(models: int, specs: Path, home: Path, rounds: int) -> None:
         if result["dags"] != models:
             sys.exit(f"{models} models must give as many Dags, got {result['dags']:.0f}")
         each = result["seconds"] / models * 1000, result["cpu"] / models * 1000
-        mark = "" if each[1] <= TARGET_MS else f"  over {TARGET_MS:g} ms"
+        missed = way == "dagbag" and each[1] > TARGET_MS
+        mark = f"  target <= {TARGET_MS:g} ms of cpu missed" if missed else ""
         print(
             f"{models:>7,} {way:<12}{result['imports']:>10.2f}{result['seconds']:>10.3f}"
             f"{result['cpu']:>9.3f}{each[0]:>11.2f}{each[1]:>10.2f}{result['mb']:>8.1f}{mark}",

@@ -188,6 +188,7 @@ class TaskTime:
         imports: First imports of modules.
         work: The rest of what the task did.
         mlflow: Part of `work` that waited for MLflow.
+        calls: How often MLflow was asked.
         end: From the last line of ours to the end of the task.
         cpu: Processor seconds of `work`.
         imports_cpu: Processor seconds of `imports`.
@@ -199,6 +200,7 @@ class TaskTime:
     imports: float
     work: float
     mlflow: float
+    calls: float
     end: float
     cpu: float
     imports_cpu: float
@@ -302,7 +304,16 @@ def make_time(name: str, seen: dict[str, float], wait: float, start: float, end:
     spent = seen["ended"] - seen["began"]
     work, cpu = spent - seen["import"], seen["cpu"] - seen["import_cpu"]
     return TaskTime(
-        name, wait, start, seen["import"], work, seen["mlflow"], end, cpu, seen["import_cpu"]
+        name=name,
+        wait=wait,
+        start=start,
+        imports=seen["import"],
+        work=work,
+        mlflow=seen["mlflow"],
+        calls=seen["mlflow_calls"],
+        end=end,
+        cpu=cpu,
+        imports_cpu=seen["import_cpu"],
     )
 
 
@@ -345,13 +356,14 @@ def moment(text: str) -> float:
 def print_times(title: str, times: list[TaskTime], whole: float) -> None:
     """Print a Dag's seconds by task."""
     print(f"\n{title}: {whole:.1f} s from request to end\n")
-    columns = ("wait", "start", "imports", "work", "mlflow", "end", "cpu", "imports_cpu")
-    heads = ("wait", "start", "imports", "work", "of it MLflow", "end", "work cpu", "import cpu")
-    print(f"{'task':<14}" + "".join(f"{head:>13}" for head in heads))
-    for time_ in times:
-        print(f"{time_.name:<14}" + "".join(f"{getattr(time_, c):13.2f}" for c in columns))
-    totals = "".join(f"{sum(getattr(t, c) for t in times):13.2f}" for c in columns)
-    print(f"{'all':<14}{totals}", flush=True)
+    columns = ("wait", "start", "imports", "work", "mlflow", "calls", "end", "cpu", "imports_cpu")
+    heads = ("wait", "start", "imports", "work", "of it MLflow", "calls", "end", "work cpu")
+    print(f"{'task':<14}" + "".join(f"{head:>13}" for head in (*heads, "import cpu")))
+    every = [(t.name, {c: getattr(t, c) for c in columns}) for t in times]
+    every.append(("all", {c: sum(row[c] for _, row in every) for c in columns}))
+    for name, row in every:
+        cells = (f"{row[c]:13.0f}" if c == "calls" else f"{row[c]:13.2f}" for c in columns)
+        print(f"{name:<14}{''.join(cells)}", flush=True)
 
 
 def print_comparison(script: dict[str, Any], dags: dict[str, list[TaskTime]]) -> None:

@@ -14,10 +14,6 @@ from include.simulator.batches import write_batches
 
 START = date(2026, 1, 1)
 DAYS, ROWS = 40, 60
-FEATURES = {
-    "numeric": ["tenure", "monthly_charges", "usage_gb", "support_calls", "late_payments"],
-    "categorical": ["plan", "contract"],
-}
 
 
 def small_spec(name: str, data: Path, **changes: Any) -> dict[str, Any]:
