@@ -4,7 +4,7 @@ ARG BASE_IMAGE=python:3.12-slim-bookworm
 FROM ${BASE_IMAGE}
 
 RUN useradd --uid 50000 --create-home --home-dir /home/evergreen evergreen \
- && install -d -o evergreen -g evergreen /state /store /mlflow
+ && install -d -o evergreen -g evergreen /state /state/airflow /state/airflow/logs /store /mlflow
 
 # The libraries change seldom: their layer comes before the code's.
 COPY requirements.txt /tmp/requirements.txt

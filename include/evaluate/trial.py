@@ -83,18 +83,19 @@ def _check_comparable(split: Split, champion: LoadedModel) -> None:
             "Promote a version by hand once, after ingest.time changed.",
         )
     was_held = champion.split
-    if split.kind == "hash" and was_held is not None and not _holds_as_much(was_held, split):
+    if was_held is not None and not _holds_as_much(was_held, split):
         raise ModelError(
             f"version {champion.version}",
             "may have trained on rows of this holdout: its own was drawn by other columns or was smaller",
-            "Promote a version by hand once, after ingest.key, the features or evaluate.holdout changed.",
+            "Promote a version by hand once, after ingest.time, ingest.key, the features or "
+            "evaluate.holdout changed.",
         )
 
 
 def _holds_as_much(was: Split, now: Split) -> bool:
-    """Tell whether every row held out now was held out then: hashed shares are nested."""
+    """Tell whether every row held out now was held out then: hashed shares are nested, cutoffs are checked."""
     same_rows = (was.kind, was.column, was.columns) == (now.kind, now.column, now.columns)
-    return same_rows and was.share >= now.share
+    return same_rows and (now.kind == "time" or was.share >= now.share)
 
 
 def _moment(text: str) -> pd.Timestamp:

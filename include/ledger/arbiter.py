@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 Trigger = Literal["schedule", "data", "manual", "api", "drift", "decay"]
 BY_HAND: frozenset[str] = frozenset({"manual", "api"})
 WEEK = timedelta(days=7)
+# A schedule never fires at the very same second twice: what is due every 24 h may come after 23:59:59.
+_SLACK = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,20 @@ def arbitrate(
         return Decision("RETRAIN", _because(trigger, pending), merged)
     past = [at for at in retrains if at <= now]
     last = max(past, default=None)
-    if last is not None and now - last < retrain.cooldown:
+    if last is not None and now - last < _nearly(retrain.cooldown):
         until = last + retrain.cooldown
         return Decision("SKIP", f"cooling down until {until.isoformat(timespec='seconds')}")
-    this_week = sum(now - at < WEEK for at in past)
+    this_week = sum(now - at < _nearly(WEEK) for at in past)
     if this_week >= retrain.max_per_week:
         return Decision(
             "SKIP", f"the weekly budget is used up: {this_week} of {retrain.max_per_week} retrains"
         )
     return Decision("RETRAIN", _because(trigger, pending), merged)
+
+
+def _nearly(span: timedelta) -> timedelta:
+    """Return a span less the slack; of a short one at most a tenth is let off."""
+    return span - min(_SLACK, span / 10)
 
 
 def _because(trigger: str, pending: Sequence[Request]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, exists, select, update
 
 from include.ledger.arbiter import WEEK, Decision, Request, arbitrate, is_by_hand
 from include.ledger.chain import Event, append, canonical, find_event, iso, last, to_event, walk
@@ -253,13 +253,23 @@ def _request(row: RowMapping) -> Request:
 def _retrains(
     connection: Connection, model: str, now: datetime, retrain: Retrain
 ) -> list[datetime]:
-    """Return when the model was retrained unasked, as far back as any rule looks."""
+    """Return when the model was retrained unasked, as far back as any rule looks.
+
+    A run counts once it has a verdict: one that found nothing new, or failed before, has trained nothing. Two
+    runs of a model are never under way at once: its Dag runs one at a time.
+    """
     since = iso(now - max(WEEK, retrain.cooldown))
+    has_verdict = exists().where(
+        EVENTS.c.model == model,
+        EVENTS.c.kind == "verdict",
+        EVENTS.c.actor == DECISIONS.c.run_key,
+    )
     query = select(DECISIONS.c.at).where(
         DECISIONS.c.model == model,
         DECISIONS.c.verdict == "RETRAIN",
         DECISIONS.c.by_hand.is_(False),
         DECISIONS.c.at >= since,
+        has_verdict,
     )
     return [datetime.fromisoformat(at) for at in connection.execute(query).scalars()]
 

@@ -33,15 +33,18 @@ from include.errors import ServiceError
 
 METADATA = MetaData()
 
+# Postgres refuses what is too long, SQLite takes it: Text wherever Airflow's ids go in (a Dag's and a run's have
+# up to 250 characters each, and a key holds both and more). A registered model's name has up to 256.
+
 EVENTS = Table(
     "events",
     METADATA,
     Column("id", Integer, primary_key=True),
-    Column("model", String(63), nullable=False),
+    Column("model", String(256), nullable=False),
     Column("seq", Integer, nullable=False),  # 1, 2, 3, ... per model
-    Column("key", String(500), nullable=False),
+    Column("key", Text, nullable=False),
     Column("kind", String(40), nullable=False),
-    Column("actor", String(200), nullable=False),
+    Column("actor", Text, nullable=False),
     Column("at", String(40), nullable=False),  # ISO 8601, UTC
     Column("payload", Text, nullable=False),  # canonical JSON
     Column("prev_hash", String(64), nullable=False),
@@ -54,13 +57,13 @@ REQUESTS = Table(
     "requests",
     METADATA,
     Column("id", Integer, primary_key=True),
-    Column("model", String(63), nullable=False),
+    Column("model", String(256), nullable=False),
     Column("source", String(20), nullable=False),
     Column("reason", Text, nullable=False),
-    Column("key", String(500), nullable=False),
+    Column("key", Text, nullable=False),
     Column("details", Text, nullable=False),
     Column("at", String(40), nullable=False),
-    Column("run_key", String(500)),  # the decision that answered it; null: pending
+    Column("run_key", Text),  # the decision that answered it; null: pending
     UniqueConstraint("model", "key"),
     Index("requests_pending", "model", "run_key"),
 )
@@ -68,8 +71,8 @@ DECISIONS = Table(
     "decisions",
     METADATA,
     Column("id", Integer, primary_key=True),
-    Column("model", String(63), nullable=False),
-    Column("run_key", String(500), nullable=False),
+    Column("model", String(256), nullable=False),
+    Column("run_key", Text, nullable=False),
     Column("trigger", String(20), nullable=False),
     Column("by_hand", Boolean, nullable=False),
     Column("verdict", String(10), nullable=False),
@@ -78,18 +81,6 @@ DECISIONS = Table(
     Column("at", String(40), nullable=False),
     UniqueConstraint("model", "run_key"),
     Index("decisions_recent", "model", "at"),
-)
-REPLICAS = Table(  # who serves what; written by serving
-    "replicas",
-    METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("replica", String(200), nullable=False),
-    Column("model", String(63), nullable=False),
-    Column("version", String(20), nullable=False),
-    Column("url", String(500), nullable=False),
-    Column("state", String(20), nullable=False),
-    Column("at", String(40), nullable=False),
-    UniqueConstraint("replica", "model"),
 )
 
 _LOCK = 0x65766772  # "evgr": Postgres advisory lock of the schema's creation

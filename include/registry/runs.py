@@ -111,6 +111,13 @@ class Runs(Connection):
                 client.log_batch(run_id, tags=[RunTag(k, v) for k, v in labels.items()])
         return run_id
 
+    def find_run(self, experiment: str, run_key: str) -> str | None:
+        """Return the id of the run that `ensure_run` made for a key; None when there is none."""
+        experiment_id = self.experiment_id(experiment)
+        with self.calls(f"look up the run of {run_key}"):
+            found = self._search([experiment_id], f"tags.`{TAG_RUN_KEY}` = '{token(run_key)}'")
+        return str(min(found, key=_age).info.run_id) if found else None
+
     def finish_run(self, run_id: str, status: RunStatus = "FINISHED") -> None:
         """Close a run; not through `set_terminated`, which prints the URI, password included."""
         body = {"run_id": run_id, "status": status, "end_time": _now_ms()}

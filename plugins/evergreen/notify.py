@@ -75,7 +75,7 @@ def send(to: Sequence[str], title: str, body: str) -> None:
         url = _url(receiver)
         _mask(url)
         if not channels.add(url):
-            wrong.append(_shown(receiver))
+            wrong.append(hide_address(receiver))
     taken = len(channels) == 0 or channels.notify(title=title, body=body)
     if wrong:
         raise SpecError(
@@ -109,7 +109,8 @@ def _mask(url: str) -> None:
             mask_secret(secret)
 
 
-def _shown(receiver: str) -> str:
+def hide_address(receiver: str) -> str:
+    """Return a receiver without what it keeps secret: its scheme, or the name of its connection."""
     if receiver.startswith(_CONNECTION):
         return receiver
     scheme, separator, _ = receiver.partition("://")

@@ -28,6 +28,12 @@ def champion_asset_uri(model: str) -> str:
     return f"x-evergreen://champion/{model}"
 
 
-def fingerprint(snapshot_id: str, spec_hash: str) -> str:
-    """Return the identity of a training: the same data and spec give the same one; 16 hex digits."""
-    return hashlib.sha256(f"{snapshot_id}:{spec_hash}".encode()).hexdigest()[:16]
+def fingerprint(snapshot_id: str, spec_hash: str, salt: str = "") -> str:
+    """Return the identity of a training: the same data and spec give the same one; 16 hex digits.
+
+    Args:
+        snapshot_id: The data.
+        spec_hash: The spec.
+        salt: Tells a forced training from the one before it; empty for all others.
+    """
+    return hashlib.sha256(f"{snapshot_id}:{spec_hash}:{salt}".encode()).hexdigest()[:16]

@@ -107,27 +107,34 @@ def _tasks(spec: Spec) -> None:
         fitted=fitted.output,
         verdict=verdict.output,
     )
+    answer = _answer(spec, data, verdict, version)
     deploy = DeployOperator(
         task_id="deploy",
         model=model,
         data=data.output,
         verdict=verdict.output,
         version=version.output,
+        answer=answer,
         outlets=[champion_asset(model)],
     )
     finish = FinishOperator(task_id="finish", model=model, data=data.output).as_teardown()
-
     admit >> data >> valid >> train >> verdict >> version >> deploy >> finish
-    if isinstance(spec.register_.approval, Approval):
-        approve = ApproveOperator(
-            task_id="approve",
-            model=model,
-            approval=spec.register_.approval.manual,
-            verdict=verdict.output,
-            version=version.output,
-            execution_timeout=None,
-        )
-        version >> approve >> deploy
+
+
+def _answer(spec: Spec, data: Any, verdict: Any, version: Any) -> Any:
+    """Put a person between `register` and `deploy` where the spec asks for one."""
+    if not isinstance(spec.register_.approval, Approval):
+        return None
+    approve = ApproveOperator(
+        task_id="approve",
+        model=spec.model,
+        approval=spec.register_.approval.manual,
+        data=data.output,
+        verdict=verdict.output,
+        version=version.output,
+        execution_timeout=None,
+    )
+    return approve.output
 
 
 def _default_args(spec: Spec) -> dict[str, Any]:

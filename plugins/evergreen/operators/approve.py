@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
+from evergreen.operators.ingest import Champion, verdict_key
+from evergreen.operators.stage import run_key, utc_now
+from include.settings import get_settings
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -31,14 +35,27 @@ class ApproveOperator(ApprovalOperator):
     Args:
         model: Name of the model.
         approval: Who may answer, and for how long the run waits.
+        data: What `ingest` returned.
         verdict: What `evaluate` returned.
         version: What `register` returned.
     """
 
-    template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "verdict", "version")
+    template_fields: Sequence[str] = (
+        *ApprovalOperator.template_fields,
+        "data",
+        "verdict",
+        "version",
+    )
 
     def __init__(
-        self, *, model: str, approval: ManualApproval, verdict: Any, version: Any, **kwargs: Any
+        self,
+        *,
+        model: str,
+        approval: ManualApproval,
+        data: Any,
+        verdict: Any,
+        version: Any,
+        **kwargs: Any,
     ) -> None:
         users = [{"id": name, "name": name} for name in approval.approvers]
         super().__init__(
@@ -51,6 +68,7 @@ class ApproveOperator(ApprovalOperator):
         )
         self.model = model
         self.approval = approval
+        self.data = data
         self.verdict = verdict
         self.version = version
 
@@ -68,3 +86,22 @@ class ApproveOperator(ApprovalOperator):
             rows=rows,
         )
         return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Write the answer into the ledger, then let the run go on or end."""
+        answer = super().execute_complete(context, event)
+        said = answer["chosen_options"]
+        who = (answer["responded_by_user"] or {}).get("name") or "nobody in time"
+        verdict = "PROMOTE" if said == [self.APPROVE] else "REJECT"
+        from include.ledger.ledger import Ledger
+
+        champion = Champion(**self.data["champion"]) if self.data["champion"] else None
+        Ledger(get_settings().ledger_dsn).record(
+            self.model,
+            "approval",
+            key=f"approval/{verdict_key(self.data['fingerprint'], champion)}/{run_key(context)}/{verdict}",
+            payload={"verdict": verdict, "version": self.version["version"], "answered_by": who},
+            actor=who,
+            now=utc_now(),
+        )
+        return answer

@@ -24,15 +24,25 @@ class DeployOperator(StageOperator):
         data: What `ingest` returned.
         verdict: What `evaluate` returned.
         version: What `register` returned.
+        answer: What `approve` returned; None where nobody is asked.
     """
 
-    template_fields: Sequence[str] = (*StageOperator.template_fields, "data", "verdict", "version")
+    template_fields: Sequence[str] = (
+        *StageOperator.template_fields,
+        "data",
+        "verdict",
+        "version",
+        "answer",
+    )
 
-    def __init__(self, *, data: Any, verdict: Any, version: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, *, data: Any, verdict: Any, version: Any, answer: Any = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.data = data
         self.verdict = verdict
         self.version = version
+        self.answer = answer
 
     def work(self, context: Context) -> dict[str, Any]:
         """Deploy; a retry ends in the same state."""
@@ -40,6 +50,8 @@ class DeployOperator(StageOperator):
         from include.deploy.rollout import deploy
 
         self._skip_unless_wanted(context)
+        if (rollout := self.bench.spec.deploy.rollout) != "direct":
+            self.log.warning("rollout %s is not built yet: deploying directly", rollout)
         self.link_run(context, self.data["run_id"])
         moves: list[Event] = []
         with ServingClient(self.bench.settings.serving) as client:
@@ -61,6 +73,8 @@ class DeployOperator(StageOperator):
         verdict = self.version["verdict"]
         if verdict not in ("PROMOTE", "NEEDS_APPROVAL"):
             raise AirflowSkipException(f"{verdict}: {self.verdict['reason']}")
+        if verdict == "NEEDS_APPROVAL" and (self.answer or {}).get("chosen_options") != ["Approve"]:
+            raise AirflowSkipException("nobody approved")
         if context["dag_run"].run_type.value == "backfill":
             raise AirflowSkipException("a backfill never moves the champion")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +17,9 @@ from include.errors import ModelError, SnapshotError
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from include.evaluate.evaluate import EvaluateResult
     from include.evaluate.model import LoadedModel
+    from include.registry.package import Version
     from include.store.snapshots import Manifest
     from include.store.split import Split
 
@@ -72,7 +75,7 @@ class EvaluateOperator(StageOperator):
         bench.ledger.record(
             self.model,
             "verdict",
-            key=verdict_key(self.data["fingerprint"], champion),
+            key=self._ledger_key(champion, result, run_key(context)),
             payload={
                 "verdict": result.verdict,
                 "reason": result.reason,
@@ -85,25 +88,49 @@ class EvaluateOperator(StageOperator):
         self.log.info("%s: %s", result.verdict, result.reason)
         return {"verdict": result.verdict, "reason": result.reason, "metrics": result.metrics}
 
+    def _ledger_key(self, champion: Champion | None, result: EvaluateResult, run: str) -> str:
+        """Return a key that a retry with the same outcome has too, and another outcome has not."""
+        said = hashlib.sha256(f"{result.verdict}: {result.reason}".encode()).hexdigest()[:8]
+        return f"verdict/{verdict_key(self.data['fingerprint'], champion)}/{run}/{said}"
+
     def _challenger(self, manifest: Manifest) -> LoadedModel:
+        """Return what `register` will return: the version of this training if there is one already."""
         from include.evaluate.model import LoadedModel
         from include.registry.trust import load_model
         from include.store.features import resolve_features
 
+        name = self.data["fingerprint"][:8]
+        known = self.bench.registry.find_version(self.model, self.data["fingerprint"])
+        if known is not None:
+            return self._loaded(known, name)
         pipeline = load_model(self.bench.store.fetch(self.fitted["model"]), self.fitted["sha256"])
         features = resolve_features(self.bench.spec_for(self.data), manifest)
         return LoadedModel(
             pipeline,
             features,
             self.fitted["classes"],
-            self.data["fingerprint"][:8],
+            name,
             self.fitted["cutoff"],
+        )
+
+    def _loaded(self, version: Version, name: str) -> LoadedModel:
+        from include.evaluate.model import LoadedModel
+        from include.store.split import Split
+
+        loaded = self.bench.registry.load(version, self.bench.model_cache)
+        split = loaded.meta.get("split")
+        return LoadedModel(
+            loaded.pipeline,
+            loaded.features,
+            loaded.classes,
+            name,
+            loaded.meta.get("cutoff"),
+            Split.from_dict(split) if split else None,
         )
 
     def _load(self, champion: Champion, challenger: LoadedModel) -> LoadedModel:
         """Load the champion; one that cannot be loaded still takes part, and the gate says why it holds."""
-        from include.evaluate.model import LoadedModel, Unloadable
-        from include.store.split import Split
+        from include.evaluate.model import Unloadable
 
         try:
             version = self.bench.registry.get_version(self.model, champion.version)
@@ -113,19 +140,11 @@ class EvaluateOperator(StageOperator):
                     f"must still have version {champion.version}, the champion, got none",
                     "Start a new run.",
                 )
-            loaded = self.bench.registry.load(version, self.bench.model_cache)
+            return self._loaded(version, champion.version)
         except ModelError as error:
             return replace(
                 challenger, pipeline=Unloadable(error), version=champion.version, split=None
             )
-        return LoadedModel(
-            loaded.pipeline,
-            loaded.features,
-            loaded.classes,
-            champion.version,
-            champion.cutoff,
-            Split.from_dict(loaded.meta["split"]) if loaded.meta.get("split") else None,
-        )
 
     def _legacy(
         self, champion: Champion | None, rival: LoadedModel | None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from evergreen.operators.mlflow_base import failed_tasks
-from evergreen.operators.stage import StageOperator
+from evergreen.operators.stage import StageOperator, run_key
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -27,10 +27,15 @@ class FinishOperator(StageOperator):
 
     def work(self, context: Context) -> None:
         """Close the run."""
-        if not self.data:
+        registry = self.bench.registry
+        # Killed between opening the run and returning, `ingest` leaves nothing but the run itself.
+        run_id = (
+            self.data["run_id"] if self.data else registry.find_run(self.model, run_key(context))
+        )
+        if run_id is None:
             self.log.info("no MLflow run was opened")
             return
-        self.link_run(context, self.data["run_id"])
+        self.link_run(context, run_id)
         failed = failed_tasks(context)
-        self.bench.registry.finish_run(self.data["run_id"], "FAILED" if failed else "FINISHED")
+        registry.finish_run(run_id, "FAILED" if failed else "FINISHED")
         self.log.info("run closed%s", f"; failed: {', '.join(failed)}" if failed else "")

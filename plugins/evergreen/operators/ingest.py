@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from evergreen.factory.naming import fingerprint
 from evergreen.hooks.sources import source_options
 from evergreen.operators.stage import StageOperator, run_key, utc_now
-from include.errors import ModelError
+from include.errors import ModelError, SnapshotError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -25,6 +25,7 @@ class Champion:
     version: str
     snapshot_id: str
     cutoff: str | None
+    time: str | None
     key: str
 
 
@@ -49,8 +50,10 @@ class IngestOperator(StageOperator):
             **source_options(bench.spec.ingest.source),
         )
         manifest = result.manifest
-        key = fingerprint(manifest.snapshot_id, bench.spec.spec_hash)
-        if not context["params"].get("force"):
+        forced = bool(context["params"].get("force"))
+        salt = run_key(context) if forced else ""  # a forced run makes a version of its own
+        key = fingerprint(manifest.snapshot_id, bench.spec.spec_hash, salt)
+        if not forced:
             self._skip_if_judged(key, champion)
         run_id = bench.registry.ensure_run(
             self.model,
@@ -78,13 +81,16 @@ class IngestOperator(StageOperator):
             version.version,
             tags.get("evergreen.snapshot_id", ""),
             tags.get("evergreen.cutoff") or None,
+            tags.get("evergreen.time") or None,
             tags.get("evergreen.key", ""),
         )
 
     def _expected(self, champion: Champion | None) -> Manifest | None:
-        if champion is None or not champion.snapshot_id:
+        try:
+            return self.bench.manifest(champion.snapshot_id) if champion else None
+        except SnapshotError as error:  # cleaned away: training must go on without it
+            self.log.warning("the champion's snapshot is not compared with: %s", error)
             return None
-        return self.bench.manifest(champion.snapshot_id)
 
     def _features(self, champion: Champion | None) -> dict[str, list[str]] | None:
         """Return the champion's features where the spec leaves them open; None where they are listed."""
@@ -105,11 +111,21 @@ class IngestOperator(StageOperator):
         elif taken_back := self._taken_back(key):
             reason = f"the version of this very data and spec was promoted before, and {taken_back}"
         else:
-            event = self.bench.ledger.find(self.model, verdict_key(key, champion))
-            if event is None or event.payload["verdict"] not in ("HOLD", "REJECT"):
+            said = self._said_no(key, champion)
+            if said is None:
                 return
-            reason = f"this very data and spec were judged before: {event.payload['verdict']}"
+            reason = f"this very data and spec were judged before: {said}"
         raise AirflowSkipException(f"no new data: {reason}. Pass force to train anyway.")
+
+    def _said_no(self, key: str, champion: Champion | None) -> str | None:
+        """Return the newest verdict or answer on this training, if it is a no."""
+        prefixes = tuple(
+            f"{kind}/{verdict_key(key, champion)}/" for kind in ("verdict", "approval")
+        )
+        events = self.bench.ledger.events(self.model, ("verdict", "approval"))
+        newest = next((e for e in reversed(events) if e.key.startswith(prefixes)), None)
+        said = str(newest.payload["verdict"]) if newest else None
+        return said if said in ("HOLD", "REJECT") else None
 
     def _taken_back(self, key: str) -> str | None:
         """Return how somebody took the promotion of this training back; None when nobody did.
@@ -140,5 +156,5 @@ class IngestOperator(StageOperator):
 
 
 def verdict_key(key: str, champion: Champion | None) -> str:
-    """Return the ledger key under which the verdict on a training stands."""
-    return f"verdict/{key}/{champion.version if champion else 'none'}"
+    """Return what verdicts and answers on a training against a champion have in common in the ledger."""
+    return f"{key}/{champion.version if champion else 'none'}"

@@ -114,6 +114,7 @@ class RegisterOperator(StageOperator):
             "evergreen.lock_hash": lock_hash(),
             "evergreen.seed": str(spec.train.seed),
             "evergreen.cutoff": self.fitted["cutoff"] or "",
+            "evergreen.time": spec.ingest.time or "",
             "evergreen.verdict": self.verdict["verdict"],
             "airflow.dag_id": run.dag_id,
             "airflow.run_id": run.run_id,

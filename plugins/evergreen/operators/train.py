@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 import uuid
 from collections.abc import Sequence
@@ -51,10 +53,16 @@ class TuneOperator(StageOperator):
             Split.from_dict(self.split),
             number,
             storage=bench.settings.optuna_dsn,
-            study=f"{self.model}/{self.data['fingerprint']}/{number}",
+            study=self._study(),
         )
         bench.registry.log_trials(run_id, self.model, result.to_dict()["trials"])
         return {**result.to_dict(), "trials": len(result.trials)}
+
+    def _study(self) -> str:
+        """Return the study's name: the same training on the same rows and features goes on with it."""
+        rows = json.dumps([self.split, self.data["features"]], sort_keys=True)
+        digest = hashlib.sha256(rows.encode()).hexdigest()[:8]
+        return f"{self.model}/{self.data['fingerprint']}/{digest}/{self.candidate}"
 
 
 class FitOperator(StageOperator):

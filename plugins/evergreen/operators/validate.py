@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.operators.stage import StageOperator, utc_now
+from include.errors import SnapshotError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -40,11 +41,6 @@ class ValidateOperator(StageOperator):
         spec = bench.spec_for(self.data)
         self.link_run(context, run_id)
         manifest = bench.manifest(self.data["snapshot_id"])
-        reference = (
-            bench.manifest(champion["snapshot_id"])
-            if champion and champion["snapshot_id"]
-            else None
-        )
         with tempfile.TemporaryDirectory() as folder:
             result = validate(
                 spec,
@@ -52,14 +48,24 @@ class ValidateOperator(StageOperator):
                 manifest,
                 now=utc_now(),
                 out=Path(folder),
-                reference=reference,
+                reference=self._reference(),
             )
             bench.registry.log_artifacts(run_id, Path(folder), "validate")
             self._refuse(manifest, result)
+        same_clock = champion and champion["time"] == spec.ingest.time
         split = plan_split(
-            spec, bench.store, manifest, not_before=champion["cutoff"] if champion else None
+            spec, bench.store, manifest, not_before=champion["cutoff"] if same_clock else None
         )
         return {"warnings": len(result.warnings), "split": split.to_dict()}
+
+    def _reference(self) -> Manifest | None:
+        """Return the manifest of the champion's snapshot, as long as it is kept."""
+        champion = self.data["champion"]
+        try:
+            return self.bench.manifest(champion["snapshot_id"]) if champion else None
+        except SnapshotError as error:
+            self.log.warning("the champion's snapshot is not compared with: %s", error)
+            return None
 
     def _refuse(self, manifest: Manifest, result: ValidateResult) -> None:
         for finding in (*result.errors, *result.warnings):

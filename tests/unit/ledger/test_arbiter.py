@@ -39,11 +39,22 @@ def test_trains_when_nothing_speaks_against_it_and_merges_what_waits():
 
 
 @pytest.mark.parametrize("trigger", ["schedule", "data", "drift", "decay"])
-def test_cools_down_until_the_very_second(trigger):
-    early = decide(trigger, retrains=[ago(hours=23, minutes=59)])
+def test_cools_down(trigger):
+    early = decide(trigger, retrains=[ago(hours=23, minutes=54)])
     assert early.verdict == "SKIP"
-    assert early.reason == "cooling down until 2026-03-02T12:01:00+00:00"
+    assert early.reason == "cooling down until 2026-03-02T12:06:00+00:00"
     assert decide(trigger, retrains=[ago(hours=24)]).verdict == "RETRAIN"
+
+
+def test_a_nightly_run_that_starts_a_moment_earlier_than_yesterday_trains():
+    nights = [ago(days=day, seconds=-0.4) for day in (1, 3, 7)]
+    assert decide(retrains=nights).verdict == "RETRAIN"
+
+
+def test_a_short_cooldown_is_not_eaten_up_by_the_slack():
+    rules = Retrain(cooldown="5m", max_per_week=9)
+    assert decide(retrains=[ago(minutes=4)], rules=rules).verdict == "SKIP"
+    assert decide(retrains=[ago(minutes=4, seconds=31)], rules=rules).verdict == "RETRAIN"
 
 
 def test_weekly_budget_counts_seven_days():

@@ -14,8 +14,12 @@ NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 RULES = Retrain(cooldown="24h", max_per_week=7)
 
 
-def add(ledger, key, *, model="churn", kind="approval", now=NOW, **payload):
-    return ledger.record(model, kind, key, payload, "ann", now)
+def add(ledger, key, *, model="churn", kind="approval", actor="ann", now=NOW, **payload):
+    return ledger.record(model, kind, key, payload, actor, now)
+
+
+def judged(ledger, run_key):
+    add(ledger, f"verdict/{run_key}", kind="verdict", actor=run_key)
 
 
 def decide(ledger, run_key, trigger="schedule", now=NOW, **options):
@@ -33,6 +37,16 @@ def tamper(url, statement):
 
 
 class TestEvents:
+    def test_take_names_and_ids_as_long_as_airflow_and_mlflow_let_them_be(self, ledger):
+        model, run = "m" * 256, "d" * 250 + "/" + "r" * 250
+        event = add(ledger, f"verdict/{'f' * 64}/{run}", model=model, kind="verdict", actor=run)
+        assert event in ledger.events(model)
+        ledger.request(model, "drift", "psi 0.4", run * 2, {}, NOW)
+        decision = ledger.decide(
+            model, run_key=run, trigger="drift", spec_retrain=RULES, now=NOW, force=True
+        )
+        assert len(decision.request_ids) == 1
+
     def test_come_back_in_order_with_their_payload(self, ledger):
         add(ledger, "a", score=0.5, text="ä\x00")
         add(ledger, "b", kind="rollback")
@@ -140,6 +154,19 @@ class TestDecide:
         event = ledger.events("churn", "decision")[-1]
         assert event.payload["requests"] == ["w1", "w2"]
 
+    def test_only_runs_that_trained_use_up_cooldown_and_budget(self, ledger):
+        for hours in range(9):  # nothing new, or failed: no verdict
+            at = NOW + timedelta(hours=hours)
+            assert decide(ledger, f"run{hours}", "data", at).verdict == "RETRAIN"
+        judged(ledger, "run8")
+        judged(ledger, "run8")  # judged again, as after a clear: still one run
+        assert decide(ledger, "next", "data", NOW + timedelta(hours=9)).verdict == "SKIP"
+
+    def test_a_verdict_of_another_model_says_nothing(self, ledger):
+        decide(ledger, "run1")
+        add(ledger, "verdict/run1", model="other", kind="verdict", actor="run1")
+        assert decide(ledger, "run2", "data").verdict == "RETRAIN"
+
     def test_the_same_run_gets_the_same_answer_again(self, ledger):
         first = decide(ledger, "run1")
         assert decide(ledger, "run1", now=NOW + timedelta(hours=1)) == first
@@ -147,7 +174,9 @@ class TestDecide:
 
     def test_cooldown_counts_only_what_nobody_asked_for(self, ledger):
         assert decide(ledger, "by hand", "manual").verdict == "RETRAIN"
+        judged(ledger, "by hand")
         assert decide(ledger, "nightly").verdict == "RETRAIN"
+        judged(ledger, "nightly")
         skipped = decide(ledger, "data", "data", NOW + timedelta(hours=23))
         assert "cooling down" in skipped.reason
         assert decide(ledger, "by api", "api", NOW + timedelta(hours=23)).verdict == "RETRAIN"
@@ -155,6 +184,7 @@ class TestDecide:
 
     def test_a_skipped_run_leaves_requests_waiting(self, ledger):
         decide(ledger, "nightly")
+        judged(ledger, "nightly")
         ledger.request("churn", "drift", "psi 0.4", "w1", {}, NOW)
         assert decide(ledger, "drift", "drift", NOW + timedelta(hours=1)).verdict == "SKIP"
         assert [r.key for r in ledger.requests("churn")] == ["w1"]
@@ -166,13 +196,15 @@ class TestDecide:
         ledger.unfreeze("churn", "done", key="f2", actor="ann", now=NOW)
         assert decide(ledger, "c", "manual").verdict == "RETRAIN"
 
-    def test_two_runs_at_once_do_not_both_pass_the_cooldown(self, ledger_url):
+    def test_a_request_is_answered_by_one_of_two_runs_at_once(self, ledger_url):
+        Ledger(ledger_url).request("churn", "drift", "psi 0.4", "w1", {}, NOW)
+
         def run(number):
-            return decide(Ledger(ledger_url), f"run{number}").verdict
+            return decide(Ledger(ledger_url), f"run{number}").request_ids
 
         with ThreadPoolExecutor(6) as pool:
-            verdicts = list(pool.map(run, range(6)))
-        assert verdicts.count("RETRAIN") == 1
+            answered = list(pool.map(run, range(6)))
+        assert sorted(map(len, answered)) == [0, 0, 0, 0, 0, 1]
 
 
 class TestDatabase:
