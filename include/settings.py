@@ -9,10 +9,15 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def anchored(path: str | Path) -> Path:
+    """Return an absolute path; a relative one starts at the repository root, not where a process happens to run."""
+    return ROOT / Path(path).expanduser()
 
 
 class Settings(BaseSettings):
@@ -48,6 +53,16 @@ class Settings(BaseSettings):
         "", description="Further dotted prefixes a spec may name, separated by commas."
     )
 
+    @field_validator("home", "models")
+    @classmethod
+    def _anchor_path(cls, path: Path) -> Path:
+        return anchored(path)
+
+    @field_validator("store")
+    @classmethod
+    def _anchor_store(cls, store: str) -> str:
+        return str(anchored(store)) if store and "://" not in store else store
+
     @cached_property
     def store_uri(self) -> str:
         """Folder path or `s3://` URI of the store."""
@@ -81,12 +96,17 @@ class Settings(BaseSettings):
     @cached_property
     def allowed_prefixes(self) -> tuple[str, ...]:
         """Dotted prefixes under which a spec may name code, each ending in a dot."""
-        extra = [p.strip().rstrip(".") + "." for p in self.code_prefixes.split(",") if p.strip()]
-        return ("sklearn.", "xgboost.", "lightgbm.", "include.", *extra)
+        return ("sklearn.", "xgboost.", "lightgbm.", "include.", *self.own_prefixes)
+
+    @cached_property
+    def own_prefixes(self) -> tuple[str, ...]:
+        """Those of them that `code_prefixes` adds: the team's own code, each ending in a dot."""
+        named = (prefix.strip().rstrip(".") for prefix in self.code_prefixes.split(","))
+        return tuple(f"{prefix}." for prefix in named if prefix)
 
     def resolve(self, path: str | Path) -> Path:
         """Return `path` as an absolute path; relative ones start at the repository root."""
-        return ROOT / Path(path).expanduser()
+        return anchored(path)
 
 
 def get_settings() -> Settings:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from include.settings import Settings
     from include.stack.airflow_client import AirflowClient, RunResult
 
 MODEL = "churn"
@@ -32,6 +33,7 @@ def command(ctx: click.Context, down: bool) -> None:
     from include.cli.up import start_stack
     from include.settings import get_settings
     from include.stack.airflow_client import open_client
+    from include.stack.status import running_settings
 
     console, settings = get_console(), get_settings()
     try:
@@ -52,9 +54,10 @@ def command(ctx: click.Context, down: bool) -> None:
                 ctx.exit(1)
             summary = _summary(airflow, result)
         console.rule("4  The live endpoint answers", align="left")
+        settings = running_settings(settings)  # the ports of a stack that ran before
         show_predictions(settings.serving, files[-1])
         console.rule("5  What there is now", align="left")
-        _closing(summary)
+        _closing(summary, settings)
     finally:
         if down:
             from include.stack.lifecycle import down as stop_stack
@@ -165,11 +168,9 @@ def _inputs(
     ]
 
 
-def _closing(summary: Mapping[str, Any]) -> None:
+def _closing(summary: Mapping[str, Any], settings: Settings) -> None:
     from include.cli.display import print_table
-    from include.settings import get_settings
 
-    settings = get_settings()
     verdict = summary.get("evaluate", {})
     metrics = verdict.get("metrics", {})
     rows = [

@@ -28,6 +28,8 @@ COMMANDS = {
     "history": "Show what was decided about a model, and by whom.",
     "lineage": "Show what a version was made from.",
     "rollback": "Let an earlier version serve again.",
+    "freeze": "Stop retraining a model.",
+    "unfreeze": "Let a frozen model be retrained again.",
     "reproduce": "Build a version again and compare.",
     "drift": "Compare live predictions with the training data once.",
     "simulate": "Produce the example models' upstream data.",

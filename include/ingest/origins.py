@@ -38,6 +38,8 @@ _ENDINGS: dict[str, Format] = {
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _BLOCK_BYTES = 8 * 2**20
 _ATTEMPTS = 3
+# Arrow goes on with the row itself, in which also the columns stand that are to be dropped.
+_QUOTED_ROW = re.compile(r"(CSV parse error: (?:Row #\d+: )?Expected \d+ columns, got \d+).*")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def reading(name: str) -> Iterator[None]:
     except EvergreenError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        whole = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = _QUOTED_ROW.sub(r"\1", whole)
         not_utf8 = isinstance(error, UnicodeDecodeError) or "UTF8" in reason
         raise DataError(
             name,
@@ -65,7 +68,7 @@ def reading(name: str) -> Iterator[None]:
             "Convert the file to UTF-8."
             if not_utf8
             else "It is damaged, incomplete or of another format: replace it, or take it out of the path.",
-        ) from error
+        ) from (error if reason == whole else None)
 
 
 def find_files(source: FileSource) -> list[Origin]:
@@ -77,8 +80,9 @@ def find_files(source: FileSource) -> list[Origin]:
     patterns = (source.path,) if isinstance(source.path, str) else source.path
     found: set[Path] = set()
     for pattern in patterns:
-        whole = get_settings().resolve(pattern)
-        matches = [Path(m) for m in glob.glob(str(whole), recursive=True)]  # noqa: PTH207
+        settings = get_settings()
+        whole = settings.resolve(pattern)
+        matches = _matches(settings.resolve(""), pattern)
         if whole.is_dir():
             raise DataError(
                 str(whole), "must be a file, got a folder", f"Write {pattern}/*.csv, say."
@@ -101,6 +105,13 @@ def find_files(source: FileSource) -> list[Origin]:
         )
 
     return _one_format([origin(path) for path in sorted(found)])
+
+
+def _matches(root: Path, pattern: str) -> list[Path]:
+    """Return what a pattern matches; only what the spec says is a pattern, not the folder it starts from."""
+    expanded = Path(pattern).expanduser()
+    whole = expanded if expanded.is_absolute() else Path(glob.escape(str(root))) / expanded
+    return [Path(match) for match in glob.glob(str(whole), recursive=True)]  # noqa: PTH207
 
 
 def nothing_matches(where: str) -> DataError:

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from include.errors import ConflictError, DataError, ModelError
 from include.registry.connection import EXISTS, is_missing
-from include.registry.package import TAG_KEY, Version
+from include.registry.package import TAG_KEY, Version, chosen
 from include.registry.runs import pages, token
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _settle(registry: Registry, name: str, source: str, found: list[Version]) ->
         raise registry.failure(
             f"must list the version of {name} just created, got none", "Try again."
         )
-    keep = min(found, key=lambda v: (not v.aliases, int(v.version)))
+    keep = chosen(found)
     if keep.tags.get(TAG_SOURCE) != source:
         raise ConflictError(
             f"MLflow model {name!r}",
@@ -120,16 +120,7 @@ def _settle(registry: Registry, name: str, source: str, found: list[Version]) ->
             f"{keep.tags.get(TAG_SOURCE)}, not {source}",
             "Choose another key.",
         )
-    client = registry.client
-    with registry.calls(f"delete doubles of {name} {keep.version}"):
-        for spare in found:
-            if spare.version == keep.version or spare.aliases:
-                continue  # deleting an aliased version would silently delete the alias
-            try:
-                client.delete_model_version(name, spare.version)
-            except MlflowException as error:
-                if not is_missing(error):
-                    raise
+    registry.delete_doubles(keep, found)
     return keep
 
 

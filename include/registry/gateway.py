@@ -10,7 +10,7 @@ their processes would spend more time on that import than on their work.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from include.registry.package import (
     LoadedPackage,
     Package,
     Version,
+    chosen,
 )
 from include.registry.runs import Runs, pages, tagged, token
 
@@ -90,7 +91,7 @@ class Registry(Runs):
     def find_version(self, name: str, key: str) -> Version | None:
         """Return the version that `register` made for `key`, or None."""
         same = self._same_key(name, token(key))
-        return _chosen(same) if same else None
+        return chosen(same) if same else None
 
     def get_version(self, name: str, version_or_alias: str) -> Version | None:
         """Return a version by number or alias; None when there is none."""
@@ -108,6 +109,19 @@ class Registry(Runs):
     def versions(self, name: str) -> list[Version]:
         """Return all versions of a model, newest first."""
         return self._search_versions(f"name = '{name}'")
+
+    def delete_doubles(self, keep: Version, same: Iterable[Version]) -> None:
+        """Delete the versions of one key but `keep`, and but those with an alias."""
+        client = self.client
+        with self.calls(f"delete doubles of {keep.name} {keep.version}"):
+            for spare in same:
+                if spare.version == keep.version or spare.aliases:
+                    continue  # deleting an aliased version would silently delete the alias
+                try:
+                    client.delete_model_version(keep.name, spare.version)
+                except MlflowException as error:
+                    if not is_missing(error):
+                        raise
 
     # --- aliases ----------------------------------------------------------------------------------
 
@@ -267,17 +281,8 @@ class Registry(Runs):
             raise self.failure(
                 f"must list the version of {name} just created, got none", "Try again."
             )
-        keep = _chosen(same)
-        client = self.client
-        with self.calls(f"delete doubles of {name} {keep.version}"):
-            for spare in same:
-                if spare.version == keep.version or spare.aliases:
-                    continue  # deleting an aliased version would silently delete the alias
-                try:
-                    client.delete_model_version(name, spare.version)
-                except MlflowException as error:
-                    if not is_missing(error):
-                        raise
+        keep = chosen(same)
+        self.delete_doubles(keep, same)
         return keep
 
     def _show_output(self, version: Version) -> None:
@@ -345,11 +350,6 @@ def _fetch_all(store: Any, into: Path, below: str | None = None) -> None:
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             store._download_file(item.path, str(target))
-
-
-def _chosen(same: list[Version]) -> Version:
-    """Return the version of a key that stays: an aliased one before others, then the oldest."""
-    return min(same, key=lambda v: (not v.aliases, int(v.version)))
 
 
 def _version(found: ModelVersion, aliases: Mapping[str, str] | None = None) -> Version:

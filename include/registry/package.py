@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,11 @@ class Version:
     def from_dict(cls, values: Mapping[str, Any]) -> Version:
         """Build a version from what `to_dict` returned."""
         return cls(**{**values, "tags": dict(values["tags"]), "aliases": tuple(values["aliases"])})
+
+
+def chosen(same: Iterable[Version]) -> Version:
+    """Return the version of a key that stays: an aliased one before others, then the oldest."""
+    return min(same, key=lambda v: (not v.aliases, int(v.version)))
 
 
 @dataclass(frozen=True)

@@ -169,8 +169,7 @@ def untrusted(types: Iterable[str]) -> list[str]:
     Trusted are `TRUSTED_TYPES` and whatever lies under a prefix of the `EVERGREEN_CODE_PREFIXES` setting:
     naming a package there is how an operator vouches for a team's own estimators.
     """
-    named = (prefix.strip().rstrip(".") for prefix in get_settings().code_prefixes.split(","))
-    prefixes = tuple(f"{prefix}." for prefix in named if prefix)
+    prefixes = get_settings().own_prefixes
     return sorted(t for t in types if t not in TRUSTED_TYPES and not t.startswith(prefixes))
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from include.errors import SpecError
 from include.settings import ROOT, Settings, get_settings
+from include.spec.files import ENDING, spec_files
 from include.spec.schema import Candidate, PythonSource, Spec
 from include.spec.yaml12 import parse
 
@@ -69,6 +70,9 @@ def load_spec(path: Path, settings: Settings | None = None) -> Spec:
     """
     settings = settings or get_settings()
     file = display_path(path)
+    if path.suffix != ENDING:
+        rule = f"must end in {ENDING}, got {path.suffix or 'no ending'}"
+        raise InvalidSpecError([Problem(file, "", rule, f"Rename it to {path.stem}{ENDING}.")])
     data = _read(path, file)
     try:
         spec = Spec.model_validate(data)
@@ -102,8 +106,8 @@ def find_spec(model: str, settings: Settings | None = None) -> Path:
 
 
 def spec_paths(settings: Settings | None = None) -> list[Path]:
-    """Return the paths of all specs, sorted by name."""
-    return sorted((settings or get_settings()).models.glob("*.yaml"))
+    """Return the paths of all specs, sorted by name; also of those whose ending `load_spec` refuses."""
+    return spec_files((settings or get_settings()).models)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

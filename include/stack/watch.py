@@ -12,7 +12,9 @@ import sys
 import threading
 from pathlib import Path
 
-# Nothing but the standard library: this process lives as long as the stack and stays small.
+from include.spec.files import spec_files
+
+# Nothing beyond the standard library: this process lives as long as the stack and stays small.
 ROOT = Path(__file__).resolve().parent.parent.parent
 POLL_SECONDS = 1.0
 
@@ -20,7 +22,7 @@ POLL_SECONDS = 1.0
 def spec_stamps(models: Path) -> dict[str, tuple[int, int]]:
     """Return modification time (ns) and size (bytes) of each spec; a folder that is not there has none."""
     stamps = {}
-    for path in sorted([*models.glob("**/*.yaml"), *models.glob("**/*.yml")]):
+    for path in spec_files(models):
         try:
             status = path.stat()
         except OSError:  # removed since it was listed, or not readable: either way not there

@@ -158,6 +158,8 @@ def _after(times: pd.Series[Any], split: Split) -> npt.NDArray[np.bool_]:
 
 def _value_hashes(values: pd.Series[Any]) -> npt.NDArray[np.uint64]:
     """Hash values as model input: numbers by their float64, so that a later batch of ints hashes alike."""
+    if pd.api.types.infer_dtype(values, skipna=True) == "boolean":
+        values = values.astype("boolean")  # one null makes a column of truth values one of objects
     if pd.api.types.is_numeric_dtype(values.dtype):
         return hash_numbers(values.to_numpy(np.float64, na_value=np.nan))
     return hash_text(pa.array(category_texts(values), pa.string()))

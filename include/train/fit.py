@@ -26,7 +26,7 @@ from include.store.files import Store
 from include.store.snapshots import Manifest
 from include.store.split import Split
 from include.train.candidates import candidate_key, make_estimator, spec_file
-from include.train.pipeline import assemble, empty_columns
+from include.train.pipeline import assemble
 from include.train.rows import TrainingRows, load_rows
 
 MODEL_FILE = "model.skops"
@@ -87,7 +87,7 @@ def fit(
     estimator = make_estimator(spec, spec.candidates[candidate], params)
     with threadpool_limits(1):
         rows = load_rows(spec, store, manifest, split)
-        pipeline = assemble(rows.features, estimator, empty_columns(rows.inputs))
+        pipeline = assemble(rows.features, estimator, rows.inputs)
         begun = time.perf_counter()
         try:
             with warnings.catch_warnings():

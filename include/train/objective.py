@@ -22,7 +22,13 @@ from include.errors import ModelError
 from include.spec.schema import Spec
 from include.train.candidates import candidate_key, make_estimator, spec_file
 from include.train.folds import Fold
-from include.train.pipeline import Needs, empty_columns, needs_of, preparation
+from include.train.pipeline import (
+    Needs,
+    crowded_columns,
+    empty_columns,
+    needs_of,
+    preparation,
+)
 from include.train.rows import TrainingRows
 from include.train.scoring import score
 
@@ -125,7 +131,9 @@ class Objective:
             return kept
         fold, rows = self._folds[number], self._rows
         train = rows.inputs.iloc[fold.train]
-        prepare = preparation(needs, rows.features, empty_columns(train))
+        features = rows.features
+        crowded = crowded_columns(train, features)
+        prepare = preparation(needs, features, empty_columns(train), crowded)
         done = _Prepared(
             prepare.fit_transform(train),
             prepare.transform(rows.inputs.iloc[fold.test]),

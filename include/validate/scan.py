@@ -8,6 +8,7 @@ ignore case while a snapshot's do not, and because no name can then break a quer
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -264,7 +265,7 @@ def _relation(paths: Sequence[Path]) -> tuple[str, dict[str, str]]:
         raise DataError(
             "snapshot", f"must be made of Parquet files, got {error}", "Run ingest again."
         ) from error
-    files = ", ".join("'" + str(p).replace("'", "''") + "'" for p in paths)
+    files = ", ".join("'" + glob.escape(str(p)).replace("'", "''") + "'" for p in paths)
     at = {name: f"c{i}" for i, name in enumerate(names)}
     return f"read_parquet([{files}]) AS t({', '.join(at.values())})", at
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from include.spec.loader import suggest
 from include.spec.schema import Spec
+from include.store.features import category_text
 from include.validate.findings import Finding, Severity, column_name, count, listing, sentence
 from include.validate.scan import NUMERIC, Scan, Statistics
 from include.validate.subject import Subject
@@ -67,7 +68,7 @@ def _classes(spec: Spec, name: str, classes: list[tuple[Any, int]]) -> list[Find
         fix = "Set task to multiclass, or make two classes at the source."
         return [_finding(name, "error", rule, fix, observed, 2)]
     positive = spec.ingest.positive
-    if positive is not None and positive not in values:
+    if positive is not None and category_text(positive) not in map(category_text, values):
         rule = f"must hold the value of ingest.positive ({positive!r}), got {listing(map(str, values))}"
         hint = suggest(str(positive), map(str, values))
         return [

@@ -61,3 +61,9 @@ def test_only_an_approver_lets_a_version_take_over(stack: Stack) -> None:
     assert stack.serves(MODEL) == "1"
     assert stack.kinds(MODEL).count("promotion") == 1
     assert {run.info.status for run in stack.runs(MODEL)} == {"FINISHED"}
+    answers = [e.payload["verdict"] for e in stack.ledger.events(MODEL, "approval")]
+    assert answers == ["PROMOTE", "REJECT"]
+
+    stack.trigger(MODEL, "third")
+    again = {t.task_id: t.state for t in stack.wait(MODEL, "third").tasks}
+    assert again["ingest"] == "skipped", "the same question would be asked every night"

@@ -42,11 +42,12 @@ class IngestOperator(StageOperator):
         from include.ingest.ingest import ingest
 
         bench, champion = self.bench, self._champion()
+        expected = self._expected(champion)
         result = ingest(
             bench.spec,
             bench.store,
             now=utc_now(),
-            expected=self._expected(champion),
+            expected=expected,
             **source_options(bench.spec.ingest.source),
         )
         manifest = result.manifest
@@ -55,6 +56,7 @@ class IngestOperator(StageOperator):
         key = fingerprint(manifest.snapshot_id, bench.spec.spec_hash, salt)
         if not forced:
             self._skip_if_judged(key, champion)
+            self._skip_if_too_little(manifest, expected, context)
         run_id = bench.registry.ensure_run(
             self.model,
             run_key(context),
@@ -116,6 +118,23 @@ class IngestOperator(StageOperator):
                 return
             reason = f"this very data and spec were judged before: {said}"
         raise AirflowSkipException(f"no new data: {reason}. Pass force to train anyway.")
+
+    def _skip_if_too_little(
+        self, manifest: Manifest, before: Manifest | None, context: Context
+    ) -> None:
+        """Skip a run nobody asked for by hand when the champion has seen nearly all of its data."""
+        from include.store.growth import count_new_rows
+
+        spec = self.bench.spec
+        least = spec.retrain.min_new_rows
+        decision = context["ti"].xcom_pull(task_ids="admit") or {}
+        if not least or before is None or decision.get("trigger") in ("manual", "api"):
+            return
+        new = count_new_rows(self.bench.store, manifest, before, spec.ingest.time)
+        if new < least:
+            raise AirflowSkipException(
+                f"too little new data: {new} rows since the champion's snapshot, {least} are needed"
+            )
 
     def _said_no(self, key: str, champion: Champion | None) -> str | None:
         """Return the newest verdict or answer on this training, if it is a no."""

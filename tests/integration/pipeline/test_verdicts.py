@@ -63,7 +63,8 @@ def test_a_model_that_is_not_better_is_registered_without_an_alias(world: World)
     forced = world.run("held__train", {"force": True})
     assert forced.state == "success"
     assert forced.tasks["register"] == "success"
-    assert world.standing("held") == after
+    assert world.standing("held") == {**after, "versions": ["3", "2", "1"]}
+    assert [e["verdict"] for e in of_kind(world, "held", "verdict")] == ["PROMOTE", "HOLD", "HOLD"]
 
 
 def test_a_rejected_batch_is_quarantined_and_kept_out_of_mlflow_models(world: World) -> None:
@@ -120,5 +121,28 @@ def test_the_same_data_after_a_rollback_is_not_promoted_by_itself(world: World) 
     assert world.registry.aliases("rolled")["champion"] == "1"
     forced = world.run("rolled__train", {"force": True})
     assert forced.state == "success"
-    assert world.standing("rolled")["aliases"]["champion"] == "2"
+    assert world.standing("rolled")["aliases"]["champion"] == "3"
     assert world.ledger.verify("rolled").ok
+
+
+def test_the_champions_own_data_can_be_trained_on_again_when_forced(world: World) -> None:
+    """The first run inferred the features, the second has the champion's: two searches, not one."""
+    world.add_model("again", **QUICK)
+    assert world.run("again__train").state == "success"
+    forced = world.run("again__train", {"force": True})
+    assert forced.state == "success"
+    assert forced.tasks["evaluate"] == "success"
+    assert len(of_kind(world, "again", "verdict")) == 2
+    assert world.standing("again")["versions"] == ["2", "1"]
+
+
+def test_a_champion_whose_snapshot_is_gone_does_not_stop_training(world: World) -> None:
+    world.add_model("pruned", **QUICK)
+    assert world.run("pruned__train").state == "success"
+    for key in list(world.store.list("snapshots/pruned/")):
+        world.store.delete(key)
+    write_days(world.data("pruned"), first=40, days=10)
+    run = world.run("pruned__train")
+    assert run.state == "success"
+    assert run.tasks["evaluate"] == "success"
+    assert len(of_kind(world, "pruned", "verdict")) == 2

@@ -39,8 +39,8 @@ class Run:
 
     @property
     def failure(self) -> tuple[str, str]:
-        """The one task that failed, and its last error."""
-        failed = [name for name, state in self.tasks.items() if state == "failed"]
+        """The one task that failed, and its last error; `finish`, which cannot close a run either, aside."""
+        failed = [n for n, state in self.tasks.items() if state == "failed" and n != "finish"]
         assert len(failed) == 1, self.tasks
         return failed[0], self.errors[failed[0]]
 

@@ -170,3 +170,29 @@ def test_events_as_sentences(payload: dict[str, object], words: str) -> None:
 )
 def test_durations(seconds: float | None, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_freeze_and_unfreeze(runner: CliRunner, settings: Settings) -> None:
+    _spec(settings, "churn")
+    result = runner.invoke(evergreen, ["freeze", "churn", "--reason", "audit"])
+    assert (result.exit_code, result.output) == (0, "churn is frozen: audit.\n")
+    result = runner.invoke(evergreen, ["unfreeze", "churn"])
+    assert (result.exit_code, result.output) == (0, "churn may be retrained again.\n")
+    runner.invoke(evergreen, ["freeze", "churn"])
+    events = Ledger(settings.ledger_dsn).events("churn")
+    assert [(e.kind, e.payload["reason"]) for e in events] == [
+        ("freeze", "audit"),
+        ("unfreeze", "by hand"),
+        ("freeze", "by hand"),
+    ]
+    assert all(e.actor.endswith(" (command line)") for e in events)
+
+
+@pytest.mark.parametrize("name", ["freeze", "unfreeze"])
+def test_nothing_is_frozen_that_is_not_there(
+    runner: CliRunner, settings: Settings, name: str
+) -> None:
+    _spec(settings, "churn")
+    result = runner.invoke(evergreen, [name, "chrun"])
+    assert result.exit_code == 1
+    assert "Did you mean 'churn'?" in result.stderr

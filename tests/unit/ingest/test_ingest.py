@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,41 @@ def test_dropped_columns_reach_no_file(
         assert "mail" not in run(source=source, drop=["mail"]).manifest.types
     assert len(seen) >= 6
     assert not any(b"secret" in content or b"mail" in content for content in seen)
+
+
+def test_a_damaged_row_is_not_quoted_with_its_dropped_columns(run: Run, write: Write) -> None:
+    write(a__csv='y,mail,x\n0,a,1\n1,"secret-1\nsecret-2: 3",2,secret-3\n')
+    with pytest.raises(DataError, match=r"a\.csv: .* Expected 3 columns, got 4\.") as caught:
+        run(drop=["mail"])
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("column", ["mail", "y"])
+def test_a_dropped_value_of_another_type_is_quoted_nowhere(
+    run: Run, write: Write, column: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "_PEEK_BYTES", 64)
+    rows = "".join(f"{i % 2},{i},{i}\n" for i in range(50))
+    broken = {"mail": "1,secret,2\n", "y": "\udcff,secret,2\n"}[column]
+    write(a__csv=f"y,mail,x\n{rows}{broken}".encode(errors="surrogateescape"))
+    if column == "mail":
+        assert run(drop=["mail"]).manifest.rows == 51
+        return
+    with pytest.raises(DataError, match="invalid UTF8") as caught:
+        run(drop=["mail"])
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_only_the_spec_makes_patterns(
+    run: Run, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "check[out] * 1"
+    write(a__csv="y,x\n0,1\n1,2\n").rename(tmp_path / "given")
+    root.mkdir()
+    (tmp_path / "given").rename(root / "in")
+    monkeypatch.setattr("include.settings.ROOT", root)
+    source = {"kind": "file", "path": "in/[ab].csv"}
+    assert run(source=source).manifest.rows == 2
 
 
 def test_a_typo_in_drop_would_leak(run: Run, write: Write) -> None:

@@ -162,6 +162,15 @@ def test_long_lists_are_cut_in_the_text_only(tmp_path: Path) -> None:
     assert "and 5 more" in str(caught.value)
 
 
+def test_a_yml_file_is_listed_and_refused_with_a_way_out(tmp_path: Path) -> None:
+    path = write(tmp_path, SMALL, "small.yml")
+    assert spec_paths(Settings(models=tmp_path)) == [path]
+    with pytest.raises(
+        SpecError, match=r"small\.yml: must end in \.yaml, got \.yml\. Rename it to small\.yaml\."
+    ):
+        load_spec(path)
+
+
 def test_unknown_model_suggests_the_nearest(tmp_path: Path) -> None:
     write(tmp_path, SMALL)
     settings = Settings(models=tmp_path)

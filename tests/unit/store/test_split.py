@@ -170,6 +170,16 @@ def test_whole_rows_where_there_is_no_key(
         holdout_mask(frame.drop(columns="c"), split)
 
 
+@pytest.mark.parametrize("missing", [None, np.nan])
+def test_truth_values_keep_their_side_when_one_is_missing(missing: object) -> None:
+    split = Split("hash", None, None, 0.5, ("a", "n"))
+    frame = pd.DataFrame({"a": [True, False] * 50, "n": range(100)})
+    with_gap = frame.astype({"a": object})
+    with_gap.loc[7, "a"] = missing
+    same = np.arange(100) != 7
+    assert (holdout_mask(with_gap, split)[same] == holdout_mask(frame, split)[same]).all()
+
+
 def test_splits_as_json() -> None:
     split = Split("time", "at", "2026-01-01T00:00:00.000000Z", 0.2)
     assert Split.from_dict(split.to_dict()) == split

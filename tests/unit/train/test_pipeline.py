@@ -147,6 +147,23 @@ def test_positive_only_estimators_get_no_negative_number(frame: pd.DataFrame) ->
         assert (values >= 0).all()
 
 
+@pytest.mark.parametrize("path", ["HistGradientBoostingClassifier", "GradientBoostingClassifier"])
+def test_only_crowded_columns_pay_for_a_bound_on_codes(path: str, frame: pd.DataFrame) -> None:
+    frame = pd.concat([frame] * -(-600 // len(frame)), ignore_index=True)
+    frame["rare"] = [f"c{n % 300}" for n in range(len(frame))]
+    found, prepare = prepared(f"sklearn.ensemble.{path}", frame)
+    bounds = {
+        name: step.max_categories for name, step, _ in prepare.transformers_ if "c" in name[:2]
+    }
+    assert bounds == {"categorical": None, "crowded": 254}
+    assert len(np.unique(found[:, -1])) == 254
+    free = build_pipeline(
+        make_spec({"task": "binary"}), FEATURES, f"sklearn.ensemble.{path}", {}
+    ).named_steps[PREPARE]  # nothing known of the rows: every column is bounded
+    bounded = free.fit_transform(model_frame(frame.assign(empty=1.0), FEATURES))
+    np.testing.assert_array_equal(found[:, -2:], bounded[:, -2:])
+
+
 def test_needs_follow_the_arguments_and_not_the_name() -> None:
     from sklearn.ensemble import BaggingClassifier, HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression

@@ -38,6 +38,16 @@ def test_a_positive_class_that_never_occurs_is_an_error(bench, make_spec, frame,
     assert "Did you mean 'yes'?" in found.message
 
 
+def test_a_positive_class_is_compared_as_the_training_compares_it(bench, make_spec, frame, read):
+    numbers = frame.assign(y=(frame["y"] == "yes").astype(int))
+    assert read.passed(bench.check(make_spec(ingest={"positive": "1"}), numbers), "target")
+    truths = numbers.assign(y=numbers["y"] == 1)
+    assert read.passed(bench.check(make_spec(ingest={"positive": "true"}), truths), "target")
+    assert "ingest.positive (1)" in (
+        read.only(bench.check(make_spec(ingest={"positive": 1}), truths), "target").message
+    )
+
+
 def test_a_rare_class_is_a_warning(bench, make_spec, frame, read):
     frame["y"] = "no"
     frame.loc[:4, "y"] = "yes"
