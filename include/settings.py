@@ -9,8 +9,10 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from include.errors import SpecError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -110,5 +112,17 @@ class Settings(BaseSettings):
 
 
 def get_settings() -> Settings:
-    """Return the settings of this process's environment, read now (so tests can change it)."""
-    return Settings()
+    """Return the settings of this process's environment, read now (so tests can change it).
+
+    Raises:
+        SpecError: A variable holds what its setting cannot be.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SpecError(
+            f"EVERGREEN_{str(first['loc'][0]).upper()}",
+            f"{str(first['msg']).lower()}, got {first['input']!r}",
+            "Correct the environment variable.",
+        ) from None

@@ -48,7 +48,9 @@ def command(ctx: click.Context, down: bool) -> None:
         with open_client(settings) as airflow:
             dag_id = f"{MODEL}__train"
             airflow.wait_for_dag(dag_id, timeout=60)
-            run = airflow.trigger(dag_id, {"reason": "demo: new batches"}, _run_id())
+            run = airflow.trigger(
+                dag_id, {"reason": "demo: new batches", "trigger": "api"}, _run_id()
+            )
             result = follow(airflow, dag_id, run["dag_run_id"])
             if result.state != "success":
                 ctx.exit(1)

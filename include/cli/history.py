@@ -20,7 +20,14 @@ _BOOKKEEPING = ("applied",)
 
 @click.command(short_help="Show what was decided about a model, and by whom.")
 @click.argument("name")
-@click.option("-n", "--limit", default=30, show_default=True, help="How many events, the newest.")
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(min=1),
+    default=30,
+    show_default=True,
+    help="How many events, the newest.",
+)
 @json_option
 @click.pass_context
 def command(ctx: click.Context, name: str, limit: int, as_json: bool) -> None:
@@ -33,7 +40,8 @@ def command(ctx: click.Context, name: str, limit: int, as_json: bool) -> None:
 
     settings = get_settings()
     ledger = Ledger(settings.ledger_dsn)
-    events = ledger.events(name, limit=limit)
+    told = [event for event in ledger.events(name) if event.kind not in _BOOKKEEPING]
+    events = told[-limit:]
     if not events:
         _ensure_known(name)
     verification = ledger.verify(name)
@@ -66,8 +74,6 @@ def _ensure_known(name: str) -> None:
 def _print(events: Sequence[Event]) -> None:
     console = get_console()
     for event in events:
-        if event.kind in _BOOKKEEPING:
-            continue
         when = event.at[:19].replace("T", " ")
         console.print(f"{when}  {event.kind:<10}", style="dim", end="  ", soft_wrap=True)
         console.print(describe(event.payload), markup=False, soft_wrap=True)
@@ -78,6 +84,8 @@ def describe(payload: dict[str, Any]) -> str:
     """Return an event's payload as a sentence: the verdict or move, and the reason."""
     reason = payload.get("reason") or ""
     because = f": {reason}" if reason else ""
+    if wish := payload.get("wish"):
+        because += f" ({wish})"
     if "verdict" in payload:
         return f"{payload['verdict']}{because}"
     if "to" in payload:

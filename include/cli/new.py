@@ -91,4 +91,4 @@ def _print(made: NewSpec, name: str) -> None:
     features = f"{len(draft.numeric)} numeric and {len(draft.categorical)} categorical features"
     console.print(f"\n{draft.rows:,} rows, {features}, {len(draft.drop)} columns left out.")
     console.print(f"Wrote [bold]{escape(display_path(made.path))}[/]. Read it, then:")
-    console.print(f"  ./evergreen check {name}\n  ./evergreen run {name}")
+    console.print(f"  ./evergreen check {name}\n  ./evergreen trigger {name}")

@@ -205,10 +205,16 @@ def follow(
 
 
 def _print_verdict(client: AirflowClient, result: RunResult) -> None:
-    if not any(task.task_id == "evaluate" and task.state == "success" for task in result.tasks):
+    states = {task.task_id: task.state for task in result.tasks}
+    skipped = next((t for t in ("admit", "ingest") if states.get(t) == "skipped"), None)
+    if states.get("evaluate") == "success":
+        verdict = client.xcom(result.dag_id, result.run_id, "evaluate")
+        text = f"{verdict['verdict']}: {verdict['reason']}"
+    elif skipped:
+        reason = client.xcom(result.dag_id, result.run_id, skipped, "skip_reason")
+        text = f"Nothing was trained: {reason}"
+    else:
         return
-    verdict = client.xcom(result.dag_id, result.run_id, "evaluate")
-    text = f"{verdict['verdict']}: {verdict['reason']}"
     get_console().print(text, markup=False, soft_wrap=True)
 
 

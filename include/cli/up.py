@@ -25,10 +25,8 @@ def command(timeout: float) -> None:
     Everything stays in .evergreen (EVERGREEN_HOME). Calling it again is harmless: what runs is left
     alone, what stopped is started. `evergreen down` stops it.
 
-    \b
-    Ports: EVERGREEN_AIRFLOW_PORT   8080
-           EVERGREEN_MLFLOW_PORT    5001
-           EVERGREEN_SERVING_PORT   8090
+    The ports are EVERGREEN_AIRFLOW_PORT (8080), EVERGREEN_MLFLOW_PORT (5001) and
+    EVERGREEN_SERVING_PORT (8090).
     """
     start_stack(timeout)
 

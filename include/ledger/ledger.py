@@ -176,6 +176,8 @@ class Ledger:
         spec_retrain: Retrain,
         now: datetime,
         force: bool = False,
+        wish: str = "",
+        asked_by: str = "arbiter",
     ) -> Decision:
         """Decide whether a run may train, and record it; the same run gets the same answer again.
 
@@ -186,6 +188,8 @@ class Ledger:
             spec_retrain: The spec's `retrain` section.
             now: The time, aware.
             force: Go through a freeze.
+            wish: Why the caller wants a run, in the caller's words; kept with the decision.
+            asked_by: Who wants it.
         """
         at = iso(now)
         with self._db.write(model) as connection:
@@ -221,9 +225,11 @@ class Ledger:
                 "verdict": decision.verdict,
                 "reason": decision.reason,
                 "trigger": trigger,
+                "wish": wish,
+                "run": run_key,
                 "requests": [r.key for r in pending if r.id in decision.request_ids],
             }
-            row = (model, "decision", f"decision:{run_key}", canonical(payload), "arbiter", at)
+            row = (model, "decision", f"decision:{run_key}", canonical(payload), asked_by, at)
             append(connection, row, None)
         return decision
 

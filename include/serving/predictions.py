@@ -27,6 +27,8 @@ from include.serving.telemetry import Metrics
 from include.serving.tensors import read_infer
 
 _JSON = ("", "application/json")
+# What curl says when it is told nothing; a body that is no JSON is refused all the same.
+_NOTHING_SAID = "application/x-www-form-urlencoded"
 _CSV = ("text/csv",)
 Work = Callable[[Engine, bytes], tuple[bytes, int]]
 
@@ -153,7 +155,8 @@ def _one_thread() -> None:
 
 
 def _media(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    said = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return "" if said == _NOTHING_SAID else said
 
 
 def _check_media(request: Request, allowed: tuple[str, ...]) -> None:

@@ -92,7 +92,7 @@ def preparation(
         empty: Columns without any value in the rows to fit on. They stay part of the input but do not reach the
             estimator: nothing can be learnt from them, and HistGradientBoosting fails on them.
         crowded: What `crowded_columns` says of the rows to fit on; None when it was not asked. Trees' codes of the
-            other columns need no bound, and scikit-learn counts rows for it in a loop: a quarter of a small fit.
+            other columns need no bound, and scikit-learn counts rows for it in a Python loop: a sixth of a small fit.
     """
     many = [n for n in features.categorical if crowded is None or not needs.trees or n in crowded]
     few = [n for n in features.categorical if n not in many]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.exceptions import AirflowSkipException
-
 from evergreen.factory.params import PARAM_NAMES
-from evergreen.operators.stage import StageOperator, require_conf, run_key, utc_now
+from evergreen.operators.stage import StageOperator, require_conf, run_key, skip, utc_now
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -33,8 +31,10 @@ class AdmitOperator(StageOperator):
             spec_retrain=self.bench.spec.retrain,
             now=utc_now(),
             force=bool(params.get("force")),
+            wish=params.get("reason") or "",
+            asked_by=run.triggering_user_name or run_key(context),
         )
         self.log.info("%s: %s", decision.verdict, decision.reason)
         if decision.verdict == "SKIP":
-            raise AirflowSkipException(f"SKIP: {decision.reason}")
+            skip(context, decision.reason)
         return {"verdict": decision.verdict, "reason": decision.reason, "trigger": trigger}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
-
-from airflow.sdk.exceptions import AirflowSkipException
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from evergreen.factory.naming import fingerprint
 from evergreen.hooks.sources import source_options
-from evergreen.operators.stage import StageOperator, run_key, utc_now
+from evergreen.operators.stage import StageOperator, run_key, skip, utc_now
 from include.errors import ModelError, SnapshotError
 
 if TYPE_CHECKING:
@@ -55,7 +53,7 @@ class IngestOperator(StageOperator):
         salt = run_key(context) if forced else ""  # a forced run makes a version of its own
         key = fingerprint(manifest.snapshot_id, bench.spec.spec_hash, salt)
         if not forced:
-            self._skip_if_judged(key, champion)
+            self._skip_if_judged(key, champion, context)
             self._skip_if_too_little(manifest, expected, context)
         run_id = bench.registry.ensure_run(
             self.model,
@@ -107,7 +105,7 @@ class IngestOperator(StageOperator):
             return None
         return {"numeric": list(features.numeric), "categorical": list(features.categorical)}
 
-    def _skip_if_judged(self, key: str, champion: Champion | None) -> None:
+    def _skip_if_judged(self, key: str, champion: Champion | None, context: Context) -> None:
         if champion and champion.key == key:
             reason = f"version {champion.version}, the champion, was trained from this very data and spec"
         elif taken_back := self._taken_back(key):
@@ -117,7 +115,7 @@ class IngestOperator(StageOperator):
             if said is None:
                 return
             reason = f"this very data and spec were judged before: {said}"
-        raise AirflowSkipException(f"no new data: {reason}. Pass force to train anyway.")
+        self._skip(context, f"no new data: {reason}. Pass force to train anyway.")
 
     def _skip_if_too_little(
         self, manifest: Manifest, before: Manifest | None, context: Context
@@ -132,9 +130,22 @@ class IngestOperator(StageOperator):
             return
         new = count_new_rows(self.bench.store, manifest, before, spec.ingest.time)
         if new < least:
-            raise AirflowSkipException(
-                f"too little new data: {new} rows since the champion's snapshot, {least} are needed"
+            self._skip(
+                context,
+                f"too little new data: {new} rows since the champion's snapshot, {least} are needed",
             )
+
+    def _skip(self, context: Context, reason: str) -> NoReturn:
+        """Write down why nothing is trained, and skip the run."""
+        self.bench.ledger.record(
+            self.model,
+            "skip",
+            key=f"skip/{run_key(context)}",
+            payload={"verdict": "SKIP", "reason": reason},
+            actor=run_key(context),
+            now=utc_now(),
+        )
+        skip(context, reason)
 
     def _said_no(self, key: str, champion: Champion | None) -> str | None:
         """Return the newest verdict or answer on this training, if it is a no."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from evergreen.hooks.mlflow_hook import MlflowHook
 from evergreen.links import RUN_URL_KEY, MlflowRunLink
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from include.spec.schema import Spec
     from include.store.files import Store
     from include.store.snapshots import Manifest
+
+SKIP_KEY = "skip_reason"
 
 
 class EvergreenOperator(BaseOperator):
@@ -145,6 +147,16 @@ def run_key(context: Context) -> str:
     """Return the idempotency key of the Dag run: the same on every try and after every clear."""
     run = context["dag_run"]
     return f"{run.dag_id}/{run.run_id}"
+
+
+def skip(context: Context, reason: str) -> NoReturn:
+    """End the task as skipped, with the reason where callers of the REST API find it.
+
+    Raises:
+        AirflowSkipException: Always.
+    """
+    context["ti"].xcom_push(key=SKIP_KEY, value=reason)
+    raise AirflowSkipException(reason)
 
 
 def utc_now() -> datetime:

@@ -226,3 +226,14 @@ def test_one_request_too_many_is_told_to_wait(
     assert refused.headers["retry-after"] == "1"
     assert "fewer than 1 requests waiting" in error(refused)
     assert results[0].status_code == 200
+
+
+def test_the_readmes_curl_lines_need_no_content_type(served: TestClient) -> None:
+    """`curl -d @-` sends the type of a form; the documented pipe of `example` into `infer` must work."""
+    request = served.get("/v2/models/churn/example").content
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert (
+        served.post("/v2/models/churn/infer", content=request, headers=headers).status_code == 200
+    )
+    answer = served.post("/v2/models/churn/infer", content=b"tenure=3", headers=headers)
+    assert answer.status_code == 400
