@@ -147,7 +147,7 @@ def test_the_command_prints_findings_and_what_to_do_next(
     result = CliRunner().invoke(command, ["leavers", "--from", source, "--target", "Left"])
     assert result.exit_code == 0, result.output
     assert "binary" in result.output
-    assert "./evergreen run leavers" in result.output
+    assert "./evergreen trigger leavers" in result.output
 
 
 def test_the_command_speaks_json(
