@@ -27,6 +27,7 @@ _BODY = """Version **{version}** of **{model}** passed the gate.
 
 No answer is a no.
 """
+_BY = {"PROMOTE": "approved", "REJECT": "not approved"}
 
 
 class ApproveOperator(ApprovalOperator):
@@ -88,20 +89,26 @@ class ApproveOperator(ApprovalOperator):
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Write the answer into the ledger, then let the run go on or end."""
-        answer = super().execute_complete(context, event)
-        said = answer["chosen_options"]
-        who = (answer["responded_by_user"] or {}).get("name") or "nobody in time"
-        verdict = "PROMOTE" if said == [self.APPROVE] else "REJECT"
+        """Write the answer into the ledger, then let the run go on or end: a no never returns from there."""
+        if said := event.get("chosen_options"):
+            self._record(context, said, (event.get("responded_by_user") or {}).get("name"))
+        return super().execute_complete(context, event)
+
+    def _record(self, context: Context, said: list[str], who: str | None) -> None:
         from include.ledger.ledger import Ledger
 
+        verdict = "PROMOTE" if said == [self.APPROVE] else "REJECT"
         champion = Champion(**self.data["champion"]) if self.data["champion"] else None
+        training = verdict_key(self.data["fingerprint"], champion)
         Ledger(get_settings().ledger_dsn).record(
             self.model,
             "approval",
-            key=f"approval/{verdict_key(self.data['fingerprint'], champion)}/{run_key(context)}/{verdict}",
-            payload={"verdict": verdict, "version": self.version["version"], "answered_by": who},
-            actor=who,
+            key=f"approval/{training}/{run_key(context)}/{verdict}",
+            payload={
+                "verdict": verdict,
+                "version": self.version["version"],
+                "reason": _BY[verdict],
+            },
+            actor=who or "nobody in time",
             now=utc_now(),
         )
-        return answer
