@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from sklearn import metrics as sk
 
-from include.evaluate.bootstrap import resample
-from include.evaluate.metrics import labels, statistic
+from include.scoring.bootstrap import resample
+from include.scoring.metrics import labels, statistic
 from include.spec.metrics import METRICS, Task
 
 

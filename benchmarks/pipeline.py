@@ -105,9 +105,9 @@ def stages(source: Path, folder: Path) -> dict[str, Any]:
     from threadpoolctl import threadpool_limits
 
     from include.evaluate.evaluate import evaluate
-    from include.evaluate.model import LoadedModel
     from include.ingest.ingest import ingest
     from include.registry.trust import load_model
+    from include.scoring.model import LoadedModel
     from include.spec.schema import Spec
     from include.store.features import resolve_features
     from include.store.files import open_store

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from include.evaluate.metrics import Floats
+from include.scoring.metrics import Floats
 
 CHALLENGER, CHAMPION, LIMIT = "#0f766e", "#d97706", "#b91c1c"
 INK, MUTED, _GRID = "#1f2937", "#6b7280", "#e5e7eb"

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from include.evaluate.gate import Verdict, judge
 from include.evaluate.holdout import load_holdout
-from include.evaluate.model import LoadedModel
 from include.evaluate.plots import Drawing, draw
 from include.evaluate.report import Report, finite, write_json, write_markdown
 from include.evaluate.trial import check_cutoff, columns, evidence_of, legacy_of, run_trial
+from include.scoring.model import LoadedModel
 from include.spec.schema import Spec
 from include.store.files import Store
 from include.store.snapshots import Manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from include.evaluate.bootstrap import Interval
+from include.scoring.bootstrap import Interval
 
 Scores = Mapping[str, float]
 

@@ -27,8 +27,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from include.evaluate.bootstrap import improvement
 from include.evaluate.evidence import Evidence, Scores, SliceScore
+from include.scoring.bootstrap import improvement
 from include.spec.metrics import HIGHER_IS_BETTER
 from include.spec.schema import Slice, Spec
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from include.evaluate.metrics import Floats
+from include.scoring.metrics import Floats
 from include.spec.metrics import Task
 from include.spec.schema import Spec
 from include.store.features import category_text, target_array
@@ -110,11 +110,11 @@ def baseline_prediction(
     Args:
         spec: Names target, task and primary metric.
         training: The target column of the training part.
-        classes: As in `include.evaluate.model.predict`.
+        classes: As in `include.scoring.model.predict`.
         rows: Number of rows to answer, n.
 
     Returns:
-        As `include.evaluate.model.predict`: shape (n,), for multiclass (n, len(classes)).
+        As `include.scoring.model.predict`: shape (n,), for multiclass (n, len(classes)).
 
     Raises:
         DataError: The training part has no rows, or targets that are missing or unknown.

@@ -31,7 +31,7 @@ from include.evaluate.canvas import (
     short,
     spread,
 )
-from include.evaluate.metrics import Codes, Floats, class_count, labels
+from include.scoring.metrics import Codes, Floats, class_count, labels
 from include.spec.metrics import Task
 from include.spec.schema import Primary
 
@@ -48,7 +48,7 @@ class Drawing:
         primary: The deciding metric and its margin.
         y: True codes or values, shape (n,).
         classes: Classes by code.
-        challenger: Its predictions, as in `include.evaluate.metrics`.
+        challenger: Its predictions, as in `include.scoring.metrics`.
         champion: The champion's; None without one.
         improvements: Resampled improvements in the primary metric, over the champion or else over the
             trivial baseline; None where there are none.

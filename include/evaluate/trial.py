@@ -15,11 +15,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from include.errors import DataError, ModelError
-from include.evaluate.bootstrap import Interval, improvement, interval, resample
 from include.evaluate.evidence import Evidence, Legacy, SliceScore
 from include.evaluate.holdout import Holdout, baseline_prediction, load_holdout, with_new_classes
-from include.evaluate.metrics import Floats, score, statistic
-from include.evaluate.model import LoadedModel, predict, shared_classes
+from include.scoring.bootstrap import Interval, improvement, interval, resample
+from include.scoring.metrics import Floats, score, statistic
+from include.scoring.model import LoadedModel, predict, shared_classes
 from include.spec.schema import Spec
 from include.store.features import (
     Features,

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from include.errors import ModelError, SnapshotError
-from include.evaluate.model import LoadedModel, predict
 from include.registry.trust import load_model
 from include.reproduce.record import Record
+from include.scoring.model import LoadedModel, predict
 from include.store.digest import RowDigest, hash_values
 from include.store.features import model_frame
 from include.store.files import Store

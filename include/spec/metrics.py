@@ -1,7 +1,7 @@
 """The metrics a spec may name: for which task, and which direction is better.
 
 Only names live here, so that a Dag file can check a spec without importing scikit-learn;
-`include.evaluate.metrics` computes them.
+`include.scoring.metrics` computes them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The primary metric on validation rows, as the search sees it.
 
 Owns the small mapping from the spec's metric names to scikit-learn's functions. The gate has its own, richer
-implementation in `include.evaluate.metrics`; a test holds the two together.
+implementation in `include.scoring.metrics`; a test holds the two together.
 """
 
 from __future__ import annotations

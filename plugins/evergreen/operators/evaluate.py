@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from include.evaluate.evaluate import EvaluateResult
-    from include.evaluate.model import LoadedModel
     from include.registry.package import Version
+    from include.scoring.model import LoadedModel
     from include.store.snapshots import Manifest
     from include.store.split import Split
 
@@ -95,8 +95,8 @@ class EvaluateOperator(StageOperator):
 
     def _challenger(self, manifest: Manifest) -> LoadedModel:
         """Return what `register` will return: the version of this training if there is one already."""
-        from include.evaluate.model import LoadedModel
         from include.registry.trust import load_model
+        from include.scoring.model import LoadedModel
         from include.store.features import resolve_features
 
         name = self.data["fingerprint"][:8]
@@ -114,7 +114,7 @@ class EvaluateOperator(StageOperator):
         )
 
     def _loaded(self, version: Version, name: str) -> LoadedModel:
-        from include.evaluate.model import LoadedModel
+        from include.scoring.model import LoadedModel
         from include.store.split import Split
 
         loaded = self.bench.registry.load(version, self.bench.model_cache)
@@ -130,7 +130,7 @@ class EvaluateOperator(StageOperator):
 
     def _load(self, champion: Champion, challenger: LoadedModel) -> LoadedModel:
         """Load the champion; one that cannot be loaded still takes part, and the gate says why it holds."""
-        from include.evaluate.model import Unloadable
+        from include.scoring.model import Unloadable
 
         try:
             version = self.bench.registry.get_version(self.model, champion.version)

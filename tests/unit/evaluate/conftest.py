@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.evaluate.cases import Case, make_case
+from tests.unit.scoring.cases import Case, make_case
 
 
 @pytest.fixture(params=["binary", "multiclass", "regression"])

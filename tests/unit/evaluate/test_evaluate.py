@@ -17,7 +17,7 @@ from sklearn.svm import LinearSVC
 
 from include.errors import DataError, ModelError
 from include.evaluate.holdout import load_holdout
-from include.evaluate.model import Unloadable
+from include.scoring.model import Unloadable
 from include.store.features import Features
 from include.store.split import Split
 from tests.unit.evaluate.world import GOOD, POOR, World, changed, make_frame

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.evaluate.bootstrap import Interval
 from include.evaluate.evidence import Evidence, Legacy, SliceScore
 from include.evaluate.gate import Judgement, judge
+from include.scoring.bootstrap import Interval
 from include.spec.schema import Spec
 
 

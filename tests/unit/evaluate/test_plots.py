@@ -12,7 +12,7 @@ from PIL import Image
 
 from include.evaluate.plots import Drawing, draw
 from include.spec.schema import Primary
-from tests.unit.evaluate.cases import Case, make_case
+from tests.unit.scoring.cases import Case, make_case
 
 NAMES = {
     "binary": {"curves", "calibration", "confusion", "difference"},

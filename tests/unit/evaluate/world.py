@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from include.evaluate.evaluate import EvaluateResult, evaluate
-from include.evaluate.model import LoadedModel
+from include.scoring.model import LoadedModel
 from include.spec.metrics import Task
 from include.spec.schema import Spec
 from include.store.features import Features, model_frame, target_array

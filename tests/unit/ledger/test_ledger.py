@@ -1,3 +1,4 @@
+import multiprocessing
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -105,6 +106,28 @@ class TestEvents:
 
         with ThreadPoolExecutor(8) as pool:
             assert sum(pool.map(take, range(8))) == 1
+
+
+@pytest.mark.parametrize("attempt", range(10))
+def test_processes_that_meet_on_a_new_file_wait_for_each_other(tmp_path, attempt):
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    context = multiprocessing.get_context("fork")
+    together = context.Barrier(6)
+    found = context.Queue()
+
+    def open_it():
+        together.wait(30)
+        try:
+            found.put(len(Ledger(url).events()))
+        except ServiceError as error:
+            found.put(str(error))
+
+    processes = [context.Process(target=open_it) for _ in range(6)]
+    for process in processes:
+        process.start()
+    assert [found.get(timeout=60) for _ in processes] == [0] * 6
+    for process in processes:
+        process.join()
 
 
 class TestVerify:

@@ -35,6 +35,13 @@ def started(make: Make, **options: Any) -> Follower:
     return follower
 
 
+def events_of(caplog: pytest.LogCaptureFixture, version: str) -> list[str]:
+    """Return what serving logged about a version, in order; other loggers write to the same place."""
+    lines = [r.message for r in caplog.records if r.name == "evergreen.serving"]
+    events = [orjson.loads(line) for line in lines]
+    return [event["event"] for event in events if event.get("version") == version]
+
+
 def test_a_new_champion_is_picked_up_and_the_old_one_freed(
     churn: MemoryRegistry, make_follower: Make
 ) -> None:
@@ -91,9 +98,7 @@ def test_a_broken_version_leaves_the_champion_and_says_why(
         assert "must have sha256" in failure.error
         churn.set("churn", "champion", "1")
         wait_for(lambda: not follower.table["churn"].failures)
-    events = [orjson.loads(record.message)["event"] for record in caplog.records]
-    assert events.count("load_failed") == 1
-    assert "swapped" not in events
+    assert events_of(caplog, "2") == ["load_failed"]
 
 
 def test_a_version_that_fails_its_self_test_is_not_served(

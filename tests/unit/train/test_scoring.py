@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from include.errors import ModelError
-from include.evaluate.metrics import score as gate_score
+from include.scoring.metrics import score as gate_score
 from include.spec.metrics import METRICS, Task
 from include.train.scoring import score
 

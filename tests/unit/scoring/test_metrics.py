@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.evaluate.metrics import score, statistic
+from include.scoring.metrics import score, statistic
 from include.spec.metrics import METRICS
-from tests.unit.evaluate.cases import reference
+from tests.unit.scoring.cases import reference
 
 
 def test_score_has_the_names_of_the_spec_and_the_values_of_sklearn(case: Any) -> None:

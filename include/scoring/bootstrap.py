@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from include.evaluate.metrics import (
+from include.scoring.metrics import (
     LABEL_METRICS,
     Counts,
     Floats,
@@ -70,7 +70,7 @@ def resample(
         task: Kind of prediction.
         metric: A name of `METRICS[task]`.
         y: True codes or values, shape (n,).
-        predictions: One prediction per model, as in `include.evaluate.metrics`.
+        predictions: One prediction per model, as in `include.scoring.metrics`.
         resamples: How many resamples of n rows to draw.
         seed: Seed of the draws; the same seed gives the same result on any machine.
 

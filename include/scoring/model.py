@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from include.errors import EvergreenError, ModelError
-from include.evaluate.metrics import Floats
+from include.scoring.metrics import Floats
 from include.spec.metrics import Task
 from include.store.features import Features, category_text
 from include.store.split import Split
@@ -71,7 +71,7 @@ def predict(
         classes: The classes to answer in; one the version never saw gets probability 0.
 
     Returns:
-        As in `include.evaluate.metrics`: shape (n,), for multiclass (n, len(classes)). Values may be NaN
+        As in `include.scoring.metrics`: shape (n,), for multiclass (n, len(classes)). Values may be NaN
         or infinite if the model says so.
 
     Raises:

@@ -2,7 +2,7 @@
 
 Every metric is a *statistic*: a function of how often each row occurs. Counting each row once gives the
 score; counting it as a bootstrap resample drew it gives the resample's score, without copying rows
-(`include.evaluate.bootstrap`). All agree with scikit-learn wherever the metric is defined, and are NaN
+(`include.scoring.bootstrap`). All agree with scikit-learn wherever the metric is defined, and are NaN
 where it is not, so that nothing undefined can pass a gate.
 
 Conventions: classification targets are codes 0..k-1. A binary prediction is the probability of code 1,

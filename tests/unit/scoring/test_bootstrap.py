@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from include.evaluate.bootstrap import improvement, interval, resample
-from include.evaluate.metrics import score, statistic
+from include.scoring.bootstrap import improvement, interval, resample
+from include.scoring.metrics import score, statistic
 from include.spec.metrics import HIGHER_IS_BETTER, METRICS
-from tests.unit.evaluate.cases import make_case, reference
+from tests.unit.scoring.cases import make_case, reference
 
 EVERY = [(task, metric) for task, metrics in METRICS.items() for metric in metrics]
 
