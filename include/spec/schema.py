@@ -409,7 +409,10 @@ class Drift(Section):
 class Labels(Section):
     """Ground truth that arrives late."""
 
-    source: Source = Field(description="Where labels come from: rows of key, time and target.")
+    source: Source | None = Field(
+        None,
+        description="Where labels come from: rows of key, time and target; omit when they are posted to serving.",
+    )
     delay: Duration = Field(
         "30d", validate_default=True, description="Time after which a label can be expected."
     )
@@ -422,6 +425,9 @@ class Performance(Section):
     max_drop: float = Field(
         gt=0,
         description="Most it may be worse than on the champion's holdout, in the metric's unit.",
+    )
+    confidence: float = Field(
+        0.95, gt=0.5, lt=1, description="Confidence of the interval that must lie below the limit."
     )
 
 
@@ -436,6 +442,11 @@ class Monitor(Section):
     drift: Drift = Field(default_factory=Drift, description="Drift of inputs and predictions.")
     labels: Labels | None = Field(None, description="Late ground truth.")
     performance: Performance | None = Field(None, description="Decay of the live metric.")
+    keep: Duration = Field(
+        "90d",
+        validate_default=True,
+        description="Age at which logged predictions and labels are removed.",
+    )
 
 
 class Retrain(Section):
@@ -547,7 +558,22 @@ class Spec(Section):
             for key, m in named
             if m not in known
         ]
-        return found + self._column_problems()
+        return found + self._monitor_problems() + self._column_problems()
+
+    def _monitor_problems(self) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        monitor, listed = self.monitor, self.ingest.features
+        if monitor.performance and not monitor.labels:
+            found.append(("monitor.performance", "needs monitor.labels, got none"))
+        if "decay" in self.retrain.on and not monitor.performance:
+            found.append(("retrain.on", "decay needs monitor.performance, got none"))
+        names = (*listed.numeric, *listed.categorical) if listed else None
+        found += [
+            ("monitor.drift.critical", f"must hold features, got {name!r}")
+            for name in monitor.drift.critical
+            if names is not None and name not in names
+        ]
+        return found
 
     def _column_problems(self) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
