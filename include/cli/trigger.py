@@ -77,13 +77,13 @@ def get_dag_id(name: str) -> str:
     """Return the id of a model's training Dag; an id with `__` in it is taken as it is.
 
     Raises:
-        SpecError: There is no such model.
+        SpecError: There is no such model, or its spec is wrong and so it has no training Dag.
     """
     if "__" in name:
         return name
-    from include.spec.loader import find_spec
+    from include.spec.loader import find_spec, load_spec
 
-    find_spec(name)
+    load_spec(find_spec(name))
     return f"{name}__train"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -67,6 +67,18 @@ def last_error(content: Sequence[Any]) -> str:
             continue
         details = entry.get("error_detail") or []
         if details and details[0].get("exc_value"):
-            return f"{details[0]['exc_type']}: {details[0]['exc_value']}"
+            return raised(details[0])
         return str(entry.get("event", ""))
     return ""
+
+
+def raised(detail: Mapping[str, Any]) -> str:
+    """Return an exception as a log line tells it: its kind and message.
+
+    One of ours says it all by itself; the name of Airflow's exception around it is left out.
+
+    Args:
+        detail: Has `exc_type` and `exc_value`.
+    """
+    kind, said = str(detail["exc_type"]), str(detail["exc_value"])
+    return said if kind == "AirflowFailException" else f"{kind}: {said}"

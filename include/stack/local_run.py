@@ -22,6 +22,7 @@ from typing import Any
 from include.errors import ConflictError
 from include.settings import Settings
 from include.stack import databases
+from include.stack.airflow_replies import raised
 from include.stack.credentials import ensure_credentials
 from include.stack.environment import stack_environment
 from include.stack.layout import Layout, get_layout, prepare
@@ -100,9 +101,9 @@ def _note(task: LocalTask, event: str, entry: Mapping[str, Any]) -> None:
     if event == "Task instance state updated" and entry.get("new_state"):
         task.state = entry["new_state"]
     elif str(entry.get("level")).lower() in {"error", "critical"}:
-        raised = entry.get("exception") or entry.get("error_detail")
-        if raised:
-            task.error = f"{raised[0]['exc_type']}: {raised[0]['exc_value']}"
+        details = entry.get("exception") or entry.get("error_detail")
+        if details:
+            task.error = raised(details[0])
 
 
 @contextlib.contextmanager

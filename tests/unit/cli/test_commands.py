@@ -83,6 +83,18 @@ def test_a_misspelt_model(runner: CliRunner, settings: Settings) -> None:
         assert len(result.stderr.splitlines()) == 1
 
 
+def test_a_broken_spec_is_said_before_airflow_is_asked(
+    runner: CliRunner, settings: Settings
+) -> None:
+    _spec(settings, "churn")
+    path = settings.models / "churn.yaml"
+    path.write_text(path.read_text() + "\ntrian: {}\n")
+    result = runner.invoke(evergreen, ["trigger", "churn"])
+    assert result.exit_code == 1
+    assert "churn.yaml" in result.stderr
+    assert "Did you mean 'train'?" in result.stderr
+
+
 def test_the_id_of_a_dag(settings: Settings) -> None:
     _spec(settings, "churn")
     assert get_dag_id("churn") == "churn__train"

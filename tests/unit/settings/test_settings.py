@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from include.settings import ROOT, Settings
+from include.errors import SpecError
+from include.settings import ROOT, Settings, get_settings
 
 
 def test_relative_paths_start_at_the_repository_root(
@@ -42,3 +43,11 @@ def test_own_prefixes_end_in_one_dot_and_are_allowed() -> None:
     assert settings.own_prefixes == ("acme.", "team.models.")
     assert settings.allowed_prefixes[-2:] == settings.own_prefixes
     assert settings.allowed_prefixes[0] == "sklearn."
+
+
+def test_a_wrong_setting_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGREEN_AIRFLOW_PORT", "eighty")
+    with pytest.raises(
+        SpecError, match=r"^EVERGREEN_AIRFLOW_PORT: .*integer.*got 'eighty'\. Correct"
+    ):
+        get_settings()

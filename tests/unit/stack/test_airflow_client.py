@@ -212,7 +212,7 @@ def test_the_last_error_of_a_log(airflow: Airflow, client: AirflowClient) -> Non
     task = TaskState("a", -1, "failed", 2, 1.0, None)
     assert client.last_words("d", "r", task) == ""
     path = "GET /dags/d/dagRuns/r/taskInstances/a/logs/2"
-    content = [
+    content: list[Any] = [
         {"level": "error", "event": "earlier"},
         {
             "level": "error",
@@ -224,6 +224,10 @@ def test_the_last_error_of_a_log(airflow: Airflow, client: AirflowClient) -> Non
     ]
     airflow.replies[path] = lambda _: (200, {"content": content})
     assert client.last_words("d", "r", task) == "DataError: no rows."
+    content[1]["error_detail"] = [
+        {"exc_type": "AirflowFailException", "exc_value": "churn: must have rows, got none."}
+    ]
+    assert client.last_words("d", "r", task) == "churn: must have rows, got none."
 
 
 def test_xcom(airflow: Airflow, client: AirflowClient) -> None:
