@@ -54,6 +54,16 @@ class Settings(BaseSettings):
     code_prefixes: str = Field(
         "", description="Further dotted prefixes a spec may name, separated by commas."
     )
+    keep_days: int = Field(
+        30, ge=1, description="Days after which what nothing refers to is removed from the store."
+    )
+
+    log_seconds: float = Field(
+        5.0,
+        ge=0.05,
+        le=3600,
+        description="Longest time in seconds that serving keeps predictions in memory before it logs them.",
+    )
 
     @field_validator("home", "models")
     @classmethod

@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 import time
+from typing import Any
 
 import httpx
 
@@ -52,15 +53,25 @@ def wait(client: httpx.Client, dag_id: str, run_id: str, seconds: float) -> str:
     raise TimeoutError(f"{run_id} is not done after {seconds} seconds")
 
 
-def result(client: httpx.Client, dag_id: str, run_id: str) -> dict:
-    """Return the gate's verdict; empty when the run decided that there is nothing to train."""
-    answer = client.get(
-        f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/evaluate/xcomEntries/return_value"
-    )
+def handed_on(client: httpx.Client, dag_id: str, run_id: str, task: str, key: str) -> Any:
+    """Return what a task handed on; None where it was skipped or not reached."""
+    answer = client.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task}/xcomEntries/{key}")
     if answer.status_code == httpx.codes.NOT_FOUND:
-        return {}
+        return None
     answer.raise_for_status()
     return answer.json()["value"]
+
+
+def result(client: httpx.Client, dag_id: str, run_id: str) -> list[str]:
+    """Return the gate's verdict, the version if one was registered, and the reason; nothing for a failure."""
+    found = (client, dag_id, run_id)
+    verdict = handed_on(*found, "evaluate", "return_value")
+    if verdict is None:  # nothing was trained; where that was a decision, its task says why
+        reasons = (handed_on(*found, task, "skip_reason") for task in ("admit", "ingest"))
+        return [f"SKIP: {reason}" for reason in reasons if reason]
+    made = handed_on(*found, "register", "return_value")
+    version = f" version {made['version']}" if made else ""
+    return [f"{verdict['verdict']}{version}: {verdict['reason']}"]
 
 
 def main() -> int:
@@ -77,8 +88,7 @@ def main() -> int:
     with log_in(given.url, given.user, os.environ["AIRFLOW_PASSWORD"]) as client:
         start(client, dag_id, run_id, reason=f"batch {given.batch}")
         state = wait(client, dag_id, run_id, given.timeout)
-        verdict = result(client, dag_id, run_id)
-    print(run_id, state, verdict.get("verdict", "nothing to train"), verdict.get("reason", ""))
+        print(run_id, state, *result(client, dag_id, run_id))
     return 0 if state == "success" else 1
 
 

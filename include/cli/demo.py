@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,10 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from include.settings import Settings
-    from include.stack.airflow_client import AirflowClient, RunResult
+    from include.simulator.play import Plan, Progress
+    from include.spec.schema import Spec
 
-MODEL = "churn"
-DAYS = 90
+MODEL, SCENARIO, WINDOWS = "churn", "concept_drift", 6
 _SHOWN = 5
 
 
@@ -23,43 +24,39 @@ _SHOWN = 5
 @click.option("--down", is_flag=True, help="Stop the stack at the end.")
 @click.pass_context
 def command(ctx: click.Context, down: bool) -> None:
-    """Start the stack, play three months of upstream data, train `churn` over the REST API, and predict.
+    """Start the stack, train `churn` over the REST API, and let six simulated weeks pass.
 
-    The stack is left running; `evergreen down` stops it. Run it again tomorrow: there is a new day of
-    data, and the gate decides whether the new model takes over.
+    After two of them the world changes: the monitor finds that the model got worse, asks for a retrain, and the
+    better version takes over. The stack is left running; `evergreen down` stops it. Run it again tomorrow: the
+    world goes on where it was, and the gate decides whether a model of today's data takes over.
     """
     from include.cli.display import get_console
-    from include.cli.trigger import follow
+    from include.cli.simulate import look_back, play_live, print_timeline, resume
     from include.cli.up import start_stack
     from include.settings import get_settings
-    from include.stack.airflow_client import open_client
+    from include.spec.loader import find_spec, load_spec
     from include.stack.status import running_settings
 
     console, settings = get_console(), get_settings()
+    spec = load_spec(find_spec(MODEL, settings), settings)
     try:
         console.rule("1  Start Airflow, MLflow and serving", align="left")
         start_stack()
-        console.rule("2  Upstream delivers its daily batches", align="left")
-        files = simulate_upstream()
-        console.print(
-            f"{len(files)} files in {files[0].parent}, {files[0].stem} to {files[-1].stem}"
-        )
-        console.rule("3  The upstream job asks for a training run over REST", align="left")
-        with open_client(settings) as airflow:
-            dag_id = f"{MODEL}__train"
-            airflow.wait_for_dag(dag_id, timeout=60)
-            run = airflow.trigger(
-                dag_id, {"reason": "demo: new batches", "trigger": "api"}, _run_id()
-            )
-            result = follow(airflow, dag_id, run["dag_run_id"])
-            if result.state != "success":
-                ctx.exit(1)
-            summary = _summary(airflow, result)
-        console.rule("4  The live endpoint answers", align="left")
         settings = running_settings(settings)  # the ports of a stack that ran before
-        show_predictions(settings.serving, files[-1])
-        console.rule("5  What there is now", align="left")
-        _closing(summary, settings)
+        plan, progress = resume(make_demo_plan(spec), settings)
+        again = progress.trained
+        if not again:
+            train_first(spec, plan, progress, settings)
+        console.rule(f"{'2' if again else '4'}  {_weeks(plan, progress)}", align="left")
+        play_live(spec, plan, progress, settings)
+        print_timeline(spec, progress, *look_back(spec, plan, settings))
+        if again:
+            console.rule("3  The upstream job asks for a training run", align="left")
+            train_again(ctx, settings)
+        console.rule(f"{'4' if again else '5'}  The live endpoint answers", align="left")
+        show_predictions(settings.serving, _newest_batch(spec, settings))
+        console.rule(f"{'5' if again else '6'}  What there is now", align="left")
+        _closing(_summary(settings), settings)
     finally:
         if down:
             from include.stack.lifecycle import down as stop_stack
@@ -68,47 +65,87 @@ def command(ctx: click.Context, down: bool) -> None:
             console.print("The stack is stopped.")
 
 
-def simulate_upstream(now: datetime | None = None) -> list[Path]:
-    """Write three months of daily batches to where the spec reads them; days that are there stay.
+def make_demo_plan(spec: Spec, now: datetime | None = None) -> Plan:
+    """Plan six whole windows and what is left until yesterday.
 
     Args:
-        now: The last batch is of the day before; None is the present.
+        spec: The model.
+        now: The time, aware; None for the present.
     """
-    from include.settings import get_settings
-    from include.simulator.batches import write_batches
-    from include.spec.loader import find_spec, load_spec
-    from include.spec.schema import FileSource
+    from include.monitor.windows import latest_window
+    from include.simulator.play import make_plan, midnight
 
-    settings = get_settings()
-    source = load_spec(find_spec(MODEL, settings), settings).ingest.source
-    if not isinstance(source, FileSource) or not isinstance(source.path, str):
-        from include.errors import SpecError
-
-        raise SpecError(
-            f"{MODEL}.yaml: ingest.source",
-            "must be one glob of files for the demo, got another",
-            "Restore it.",
-        )
     today = (now or datetime.now(UTC)).date()
-    folder = settings.resolve(source.path).parent
-    return write_batches(folder, today - timedelta(days=DAYS), DAYS)
+    newest = latest_window(midnight(today), spec.monitor.window)
+    start = (newest.end - WINDOWS * spec.monitor.window).date()
+    days = (newest.end.date() - start).days
+    plan = make_plan(spec, SCENARIO, today=today, days=days, start=start)
+    return replace(plan, days=(today - start).days)
+
+
+def train_first(spec: Spec, plan: Plan, progress: Progress, settings: Settings) -> None:
+    """Deliver the batches of the time before, and train on them as of the play's first day."""
+    from include.cli.display import get_console
+    from include.cli.simulate import open_stage
+    from include.simulator.play import begin
+
+    console = get_console()
+
+    def said(day: date, what: str) -> None:
+        if what == "training":
+            console.print(f"{len(plan.past)} files, {plan.past[0]} to {plan.past[-1]}")
+            console.rule(f"3  The upstream job asks for a training run, as of {day}", align="left")
+
+    console.rule("2  Upstream delivers its daily batches", align="left")
+    with open_stage(spec, settings, follow=True) as stage:
+        begin(plan, progress, stage, said)
+
+
+def train_again(ctx: click.Context, settings: Settings) -> None:
+    """Train on what is there now, over REST."""
+    from include.cli.trigger import follow
+    from include.stack.airflow_client import open_client
+
+    dag_id = f"{MODEL}__train"
+    with open_client(settings) as airflow:
+        airflow.wait_for_dag(dag_id, timeout=60)
+        run = airflow.trigger(dag_id, {"reason": "demo: new batches", "trigger": "api"}, _run_id())
+        if follow(airflow, dag_id, run["dag_run_id"]).state != "success":
+            ctx.exit(1)
+
+
+def _weeks(plan: Plan, progress: Progress) -> str:
+    left = plan.days - len(progress.days)
+    if progress.days:
+        return f"{left} days pass since last time" if left else "No day has passed since last time"
+    return f"{plan.days} days pass; on {plan.world.onset} the world changes"
 
 
 def _run_id() -> str:
     return f"upstream__{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}"
 
 
-def _summary(airflow: AirflowClient, result: RunResult) -> dict[str, Any]:
-    """Collect what the tasks of a run said; a skipped run says nothing."""
+def _newest_batch(spec: Spec, settings: Settings) -> Path:
+    from include.simulator.live import source_folder
+
+    return max(source_folder(spec, settings).glob("*.parquet"))
+
+
+def _summary(settings: Settings) -> dict[str, Any]:
+    """Collect what the tasks of the newest training run said; a skipped run says nothing."""
     from include.errors import SpecError
+    from include.stack.airflow_client import open_client
 
     found: dict[str, Any] = {}
-    for task in ("admit", "ingest", "evaluate", "register", "deploy"):
-        try:
-            found[task] = airflow.xcom(result.dag_id, result.run_id, task)
-        except SpecError:
-            continue
-    found["run"] = f"{airflow.url}/dags/{result.dag_id}/runs/{result.run_id}"
+    dag_id = f"{MODEL}__train"
+    with open_client(settings) as airflow:
+        run_id = airflow.runs(dag_id, limit=1)[0]["dag_run_id"]
+        for task in ("admit", "ingest", "evaluate", "register", "deploy"):
+            try:
+                found[task] = airflow.xcom(dag_id, run_id, task)
+            except SpecError:
+                continue
+        found["run"] = f"{airflow.url}/dags/{dag_id}/runs/{run_id}"
     return found
 
 
@@ -164,10 +201,14 @@ def _inputs(
             "name": item["name"],
             "datatype": item["datatype"],
             "shape": [len(rows[item["name"]]), 1],
-            "data": rows[item["name"]],
+            "data": [_plain(value) for value in rows[item["name"]]],
         }
         for item in described
     ]
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _closing(summary: Mapping[str, Any], settings: Settings) -> None:

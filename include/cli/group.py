@@ -32,7 +32,8 @@ COMMANDS = {
     "unfreeze": "Let a frozen model be retrained again.",
     "reproduce": "Build a version again and compare.",
     "drift": "Compare live predictions with the training data once.",
-    "simulate": "Produce the example models' upstream data.",
+    "forget": "Remove one entity from logs, labels and refused data.",
+    "simulate": "Play days of the simulated world.",
 }
 
 

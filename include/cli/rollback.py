@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import getpass
+import json
+import os
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from include.cli.display import json_option, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from include.ledger.chain import Event
+    from include.settings import Settings
+
+_PATIENCE = 120.0  # seconds; a mail server that does not answer takes its time
 
 
 @click.command(short_help="Let an earlier version serve again.")
@@ -19,7 +32,8 @@ from include.cli.display import json_option, print_json
 def command(name: str, version: str | None, reason: str, as_json: bool) -> None:
     """Let an earlier version of the model NAME serve again.
 
-    The ledger keeps who did it and why; serving follows within seconds.
+    The ledger keeps who did it and why; serving follows within seconds. Whom the spec's `notify` names for
+    rollbacks is told.
     """
     from include.ledger.ledger import Ledger
     from include.registry.gateway import Registry
@@ -43,3 +57,80 @@ def command(name: str, version: str | None, reason: str, as_json: bool) -> None:
         print_json({"model": name, "from": before, "to": after, "seq": event.seq})
     else:
         click.echo(f"Champion of {name}: version {after} (was {before}).")
+    tell_people(settings, event)
+
+
+def tell_people(settings: Settings, event: Event) -> None:
+    """Tell whom the spec names; the rollback is done, so that whatever goes wrong here is only said."""
+    from include.errors import EvergreenError
+    from include.notify.channels import CONNECTION
+    from include.spec.loader import find_spec, load_spec
+
+    try:
+        notify = load_spec(find_spec(event.model, settings), settings).notify
+        if "rollback" not in notify.on or not notify.to:
+            return
+        kept = any(receiver.startswith(CONNECTION) for receiver in notify.to)
+        told = _ask_airflow(settings, event) if kept else _tell(settings, event, notify.to)
+    except EvergreenError as error:
+        click.echo(f"Nobody was told: {error}", err=True)
+        return
+    for receiver in told["taken"]:
+        click.echo(f"Told {receiver}", err=True)
+    for missed in told["missed"]:
+        click.echo(f"Not told: {missed}", err=True)
+
+
+def _tell(settings: Settings, event: Event, to: Sequence[str]) -> dict[str, Any]:
+    from include.notify.channels import receiver_of
+    from include.notify.rollback import tell_rollback
+
+    receivers = [receiver_of(url) for url in to]
+    delivery = tell_rollback(settings, event, receivers, now=datetime.now(UTC)).delivery
+    return {
+        "taken": delivery.taken if delivery else (),
+        "missed": delivery.missed if delivery else (),
+    }
+
+
+def _ask_airflow(settings: Settings, event: Event) -> dict[str, Any]:
+    """Let a process of Airflow tell, which alone can read connections.
+
+    Raises:
+        ServiceError: It could not.
+    """
+    from include.errors import ServiceError
+
+    command = [sys.executable, "-m", "evergreen.tell", event.model, str(event.seq)]
+    try:
+        done = subprocess.run(
+            command,
+            env=_airflow_environment(settings),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=True,
+        )
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.SubprocessError, ValueError, IndexError) as error:
+        output = getattr(error, "stderr", None) or str(error)
+        raise ServiceError(
+            "notify.to",
+            f"Airflow must be able to read its connections, got {str(output).splitlines()[-1]}",
+            "The rollback is done.",
+        ) from error
+    return answer
+
+
+def _airflow_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of the embedded Airflow; this process's own where Airflow is elsewhere."""
+    from include.stack.credentials import read_credentials
+    from include.stack.environment import stack_environment
+    from include.stack.layout import get_layout
+
+    layout = get_layout(settings.home)
+    credentials = None if settings.airflow_url else read_credentials(layout)
+    if credentials is None:
+        return dict(os.environ)
+    return stack_environment(settings, layout, credentials, os.environ)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from include.errors import DataError
+from include.errors import DataError, SpecError
 from include.ingest.column_types import Rules, Votes, first_misfit
 from include.ingest.conversion import Misfit, clean_texts, to_type
 from include.ingest.readers import Reader
@@ -54,6 +54,7 @@ def ingest(
     store: Store,
     *,
     now: datetime,
+    as_of: datetime | None = None,
     expected: Manifest | None = None,
     sql_url: str | None = None,
     s3_options: Mapping[str, Any] | None = None,
@@ -66,6 +67,7 @@ def ingest(
         spec: Names the source and what its columns mean.
         store: Where the snapshot goes.
         now: Time of the run, aware.
+        as_of: The time to act as if it were, aware, with rows up to it only; None for `now`, with all rows.
         expected: The champion's manifest: its types are used where every value fits without loss.
         sql_url: SQLAlchemy URL of an `sql` source; None means the environment variable the spec names.
         s3_options: Further arguments of `boto3.client` for an `s3` source, such as keys; None means boto3's chain.
@@ -73,17 +75,24 @@ def ingest(
         progress: Called now and then with the number of rows written so far.
 
     Raises:
-        SpecError: A function or query the spec names is wrong.
+        SpecError: A function or query the spec names is wrong, or `as_of` is given and no time column.
         DataError: Nothing to read, a damaged file, no rows, a column missing, a row without a time.
         ServiceError: S3, a database or the disk did not do its part.
     """
+    if as_of is not None and spec.ingest.time is None:
+        raise SpecError(
+            f"model {spec.model}: ingest.time",
+            "must be given to see only the rows of a time before, got none",
+            "Name the column of event times, or run without as_of.",
+        )
     with _work_folder(workdir or get_settings().home / "work", spec.model) as folder:
         spool = folder / "spool"
         spool.mkdir()
         drop = Drop(frozenset(spec.ingest.drop))
-        reader, source = open_source(spec, Access(now, spool, sql_url, s3_options, drop))
+        reader, source = open_source(spec, Access(as_of or now, spool, sql_url, s3_options, drop))
         _check_columns(spec, reader, drop)
-        writer = _write(spec, reader, Rules.of(spec, expected), folder, progress)
+        rules = Rules.of(spec, expected)
+        writer = _write(spec, reader, rules, folder, progress, until=as_of)
         file = writer.file()
         described = writer.columns()
         at = next((c for c in described if c.name == spec.ingest.time), None)
@@ -144,6 +153,8 @@ def _write(
     rules: Rules,
     folder: Path,
     progress: Callable[[int], None] | None,
+    *,
+    until: datetime | None,
 ) -> SnapshotWriter:
     """Write all rows into one file of the right types.
 
@@ -152,15 +163,19 @@ def _write(
     that all rows fit is the one that looking at all of them gives.
     """
     types = _decide(reader, rules, reader.sample())
+    limits: dict[str, Any] = {
+        "time": spec.ingest.time,
+        "window": spec.ingest.window,
+        "until": until,
+    }
+    first, second = folder / "first.parquet", folder / "second.parquet"
     try:
-        return _write_as(spec, reader, rules, types, folder / "first.parquet", progress, eager=True)
+        return _write_as(spec, reader, rules, types, first, progress, limits, eager=True)
     except Misfit:
-        (folder / "first.parquet").unlink()
+        first.unlink()
         types = _decide(reader, rules, reader.batches(None))
     try:
-        return _write_as(
-            spec, reader, rules, types, folder / "second.parquet", progress, eager=False
-        )
+        return _write_as(spec, reader, rules, types, second, progress, limits, eager=False)
     except Misfit as error:
         raise DataError(
             f"model {spec.model}: ingest.source",
@@ -200,10 +215,10 @@ def _write_as(
     types: Mapping[str, ColumnType],
     path: Path,
     progress: Callable[[int], None] | None,
+    limits: Mapping[str, Any],
     *,
     eager: bool,
 ) -> SnapshotWriter:
-    limits: dict[str, Any] = {"time": spec.ingest.time, "window": spec.ingest.window}
     with SnapshotWriter(path, types, **limits) as writer:
         for batch in reader.batches(types if eager else None):
             writer.add(_converted(batch, reader, rules, types))

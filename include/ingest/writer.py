@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -58,6 +58,7 @@ class SnapshotWriter:
         time: Name of the time column.
         window: Rows older than the newest one by more than this are left out; None keeps all.
         newest: The newest time (microseconds) where it is known beforehand.
+        until: Rows later than this are left out; None keeps all.
 
     Encoding runs in a thread of its own, one row group behind the hashing. Use as a context manager.
     """
@@ -70,11 +71,12 @@ class SnapshotWriter:
         time: str | None = None,
         window: timedelta | None = None,
         newest: int | None = None,
+        until: datetime | None = None,
     ) -> None:
         self.path, self.types, self.rows = path, dict(types), 0
         self.missing_times = 0
         self.newest = newest
-        self._time, self._window = time, window
+        self._time, self._window, self._until = time, window, until
         self._schema = pa.schema([(n, ARROW_TYPES[t]) for n, t in types.items()])
         self._summaries = {n: ColumnSummary(n, t) for n, t in types.items()}
         self._digest = RowDigest()
@@ -120,6 +122,9 @@ class SnapshotWriter:
     def _in_window(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         times = batch.column(self._time)
         self.missing_times += times.null_count
+        if self._until is not None:
+            batch = batch.filter(pc.less_equal(times, pa.scalar(self._until, times.type)))
+            times = batch.column(self._time)
         newest = pc.max(times.view(pa.int64())).as_py()
         if newest is not None:
             self.newest = newest if self.newest is None else max(newest, self.newest)

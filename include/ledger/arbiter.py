@@ -12,14 +12,19 @@ if TYPE_CHECKING:
 
 Trigger = Literal["schedule", "data", "manual", "api", "drift", "decay"]
 BY_HAND: frozenset[str] = frozenset({"manual", "api"})
+#: What the monitor asks for: such a run has a request behind it, or nothing to do.
+BY_MONITOR: frozenset[str] = frozenset({"drift", "decay"})
+#: Stands in `Request.run_key` where nobody answered in time.
+EXPIRED = "expired"
 WEEK = timedelta(days=7)
-# A schedule never fires at the very same second twice: what is due every 24 h may come after 23:59:59.
-_SLACK = timedelta(minutes=5)
+# A schedule never fires at the very same second twice, and in spring one night is an hour shorter: what is due every
+# 24 h may come after 22:59:59.
+_SLACK = timedelta(minutes=65)
 
 
 @dataclass(frozen=True)
 class Request:
-    """Somebody's wish to retrain."""
+    """Somebody's wish to retrain; `run_key` is the run that answered it, `EXPIRED`, or None while it waits."""
 
     id: int
     model: str
@@ -53,6 +58,7 @@ def arbitrate(
     retrain: Retrain,
     now: datetime,
     force: bool = False,
+    answered: str | None = None,
 ) -> Decision:
     """Decide about one run.
 
@@ -64,12 +70,16 @@ def arbitrate(
         retrain: The spec's section: cool-down and weekly budget. They bind only what nobody asked for by hand.
         now: The time, aware.
         force: Go through a freeze.
+        answered: The run that answered the monitor's newest request that waits no longer, or `EXPIRED`; None
+            where there was none.
     """
     if frozen is not None and not force:
         return Decision("SKIP", f"the model is frozen: {frozen}")
     merged = tuple(request.id for request in pending)
     if force or is_by_hand(trigger, pending):
         return Decision("RETRAIN", _because(trigger, pending), merged)
+    if trigger in BY_MONITOR and not pending:
+        return Decision("SKIP", _nothing_waits(answered))
     past = [at for at in retrains if at <= now]
     last = max(past, default=None)
     if last is not None and now - last < _nearly(retrain.cooldown):
@@ -86,6 +96,14 @@ def arbitrate(
 def _nearly(span: timedelta) -> timedelta:
     """Return a span less the slack; of a short one at most a tenth is let off."""
     return span - min(_SLACK, span / 10)
+
+
+def _nothing_waits(answered: str | None) -> str:
+    if answered is None:
+        return "no request of the monitor waits for an answer"
+    if answered == EXPIRED:
+        return "the monitor's request expired before anybody answered it"
+    return f"the monitor's request was answered already by {answered}"
 
 
 def _because(trigger: str, pending: Sequence[Request]) -> str:

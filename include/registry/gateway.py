@@ -20,6 +20,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from include.errors import ConflictError, EvergreenError
+from include.registry.artifacts import REMOTE, fetch_all
 from include.registry.connection import EXISTS, is_missing
 from include.registry.package import (
     PRODUCER,
@@ -168,6 +169,9 @@ class Registry(Runs):
                 else:
                     client.set_registered_model_alias(name, alias, version)
             except MlflowException as error:
+                # Of two that set a new alias at the same moment, MLflow refuses one: its row is there already.
+                if version is not None and self.aliases(name).get(alias) == version:
+                    return
                 if not is_missing(error):
                     raise
                 raise ConflictError(
@@ -198,14 +202,14 @@ class Registry(Runs):
         client = self.client
         with self.calls(f"download {version.name} {version.version}"):
             source = client.get_model_version_download_uri(version.name, version.version)
-            if source.partition(":")[0] not in _REMOTE:
+            if source.partition(":")[0] not in REMOTE:
                 raise ConflictError(
                     f"MLflow model {version.name!r}",
                     f"version {version.version} must be stored behind MLflow or in an object store, "
                     f"got {self.mask(source)}",
                     "Start MLflow with --artifacts-destination and register the model again.",
                 )
-            _fetch_all(get_artifact_repository(source, tracking_uri=self._uri), into)
+            fetch_all(get_artifact_repository(source, tracking_uri=self._uri), into)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -329,27 +333,6 @@ class Registry(Runs):
             )
         )
         return "\n".join(str(version.source) for version in found)
-
-
-_REMOTE = ("mlflow-artifacts", "s3", "gs", "wasbs", "abfss")  # never file: or a path of the server
-
-
-def _fetch_all(store: Any, into: Path, below: str | None = None) -> None:
-    """Download file by file: `download_artifacts` draws a progress bar only the environment can switch off."""
-    for item in store.list_artifacts(below):
-        target = into / item.path
-        if not target.resolve().is_relative_to(into.resolve()):
-            raise ConflictError(
-                "MLflow artifacts",
-                f"must lie inside their folder, got {item.path!r}",
-                "The artifact store was tampered with: look at it.",
-            )
-        if item.is_dir:
-            target.mkdir(parents=True, exist_ok=True)
-            _fetch_all(store, into, item.path)
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            store._download_file(item.path, str(target))
 
 
 def _version(found: ModelVersion, aliases: Mapping[str, str] | None = None) -> Version:

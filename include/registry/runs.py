@@ -15,12 +15,14 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from include.errors import ConflictError
+from include.registry.artifacts import fetch_all
 from include.registry.connection import EXISTS, Connection
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 TAG_RUN_KEY = "evergreen.run_key"
 TAG_TRIAL = "evergreen.trial"
 TAG_OPENED = "evergreen.opened_ms"
+TAG_FOLDER = "evergreen.folder"
 TAG_REAPED = "evergreen.reaped"
 _PARENT = "mlflow.parentRunId"
 _MAX_PARAM, _MAX_TAG, _MAX_METRICS = 6000, 5000, 1000
@@ -157,6 +159,35 @@ class Runs(Connection):
         with self.calls(f"store the files of run {run_id}"):
             client.log_artifacts(run_id, str(folder), path or None)
 
+    def keep_folder(self, run_id: str, folder: Path, path: str) -> None:
+        """Store a folder with a run so that `fetch_folder` finds all of it or nothing: its digest comes last."""
+        from include.registry.mlmodel import folder_digest  # brings what models are made of
+
+        self.log_artifacts(run_id, folder, path)
+        self.log(run_id, tags={f"{TAG_FOLDER}.{path}": folder_digest(folder)})
+
+    def fetch_folder(self, run_id: str, path: str, into: Path) -> bool:
+        """Download what `keep_folder` stored; False when that was never completed.
+
+        Args:
+            run_id: The run.
+            path: Where in its artifacts.
+            into: An empty folder for the files; what is in it after False is of no use.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        from include.registry.mlmodel import folder_digest
+
+        client = self.client
+        with self.calls(f"download {path} of run {run_id}"):
+            run = client.get_run(run_id)
+            digest = run.data.tags.get(f"{TAG_FOLDER}.{path}")
+            if digest is None:
+                return False
+            uri = f"{run.info.artifact_uri}/{path}"
+            fetch_all(get_artifact_repository(uri, tracking_uri=self._uri), into)
+        return bool(folder_digest(into) == digest)
+
     def log_trials(self, run_id: str, experiment: str, trials: Sequence[Mapping[str, Any]]) -> None:
         """Show every trial as a child of the run; a trial that is there and finished is left alone.
 
@@ -188,6 +219,16 @@ class Runs(Connection):
                 )
                 failed = str(trial.get("state", "")).upper() in ("FAIL", "FAILED")
                 self.finish_run(child_id, "FAILED" if failed else "FINISHED")
+
+    def open_runs(self, experiment: str) -> dict[str, dict[str, str]] | None:
+        """Return tags by id of an experiment's runs that are RUNNING; None where there is no such experiment."""
+        client = self.client
+        with self.calls(f"find open runs of {experiment}"):
+            found = client.get_experiment_by_name(experiment)
+            if found is None or found.lifecycle_stage != "active":
+                return None
+            running = self._search([str(found.experiment_id)], "attributes.status = 'RUNNING'")
+        return {str(run.info.run_id): dict(run.data.tags) for run in running}
 
     def reap_runs(
         self,

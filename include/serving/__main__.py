@@ -41,12 +41,19 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     from include.registry.gateway import Registry
     from include.serving.app import create_app
     from include.serving.follower import Follower
+    from include.serving.prediction_log import LogLimits
     from include.serving.source import RegistrySource
     from include.serving.telemetry import Metrics
+    from include.store.files import open_store
 
     source = RegistrySource(Registry(settings.mlflow))
     metrics = Metrics()
-    app = create_app(Follower(source, settings.home / "serving-cache", metrics), metrics)
+    app = create_app(
+        Follower(source, settings.home / "serving-cache", metrics),
+        metrics,
+        store=open_store(settings.store_uri),
+        log_limits=LogLimits(seconds=settings.log_seconds),
+    )
     config = uvicorn.Config(
         app, log_config=None, access_log=False, timeout_graceful_shutdown=_DRAIN_SECONDS
     )

@@ -15,34 +15,54 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from include.serving.follower import Follower
+from include.serving.labels import Labels
 from include.serving.lookup import Lookup, not_answering
+from include.serving.prediction_log import LogLimits, PredictionLog
 from include.serving.predictions import Limits, Predictions
 from include.serving.rejection import RequestError
 from include.serving.replies import as_json, crashed, http_error, refused
 from include.serving.telemetry import METRICS_TYPE, Metrics
+from include.store.files import Store
 
 SERVER = {"name": "evergreen", "version": "1", "extensions": []}
 PLATFORM = "evergreen_sklearn"
 
 
-def create_app(follower: Follower, metrics: Metrics, *, limits: Limits | None = None) -> FastAPI:
-    """Return the application; it starts and stops the follower with its own lifespan.
+def create_app(
+    follower: Follower,
+    metrics: Metrics,
+    *,
+    limits: Limits | None = None,
+    store: Store | None = None,
+    log_limits: LogLimits | None = None,
+) -> FastAPI:
+    """Return the application; it starts and stops the follower and the log with its own lifespan.
 
     Args:
         follower: Keeps the models.
         metrics: The same object the follower counts in.
         limits: Request limits; None for the defaults.
+        store: Where predictions are logged and labels kept; None: no log, and labels are refused.
+        log_limits: How much the log may hold, and how long; None for the defaults.
     """
     lookup = Lookup(follower)
+    limits = limits or Limits()
     status = _Status(lookup, metrics)
-    predictions = Predictions(lookup, metrics, limits or Limits())
+    log = PredictionLog(store, metrics, log_limits) if store else None
+    predictions = Predictions(lookup, metrics, limits, log)
+    labels = Labels(lookup, metrics, limits, store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         follower.start()
+        if log:
+            log.start()
         yield
         await asyncio.to_thread(follower.stop)
         await asyncio.to_thread(predictions.close)
+        await asyncio.to_thread(labels.close)
+        if log:
+            await asyncio.to_thread(log.close)
 
     # No generated docs: their page would load its scripts from a CDN, and the routes below are not FastAPI's own.
     app = FastAPI(title="Evergreen serving", openapi_url=None, lifespan=lifespan)
@@ -68,6 +88,7 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits | None = 
     post = {
         f"{model}/infer": predictions.infer,
         f"{version}/infer": predictions.infer,
+        f"{model}/labels": labels.post,
         "/invocations": predictions.invocations,
         "/models/{name}/invocations": predictions.invocations,
     }
@@ -118,7 +139,8 @@ class _Status:
                 "inputs": engine.input_metadata(),
                 "outputs": engine.output_metadata(),
                 "parameters": self._lookup.state(served)
-                | {"version": engine.version, "task": engine.task},
+                | {"version": engine.version, "task": engine.task}
+                | {"key": engine.schema.key, "time": engine.schema.time},
             }
         )
 

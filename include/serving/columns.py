@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from include.serving.identity import NOBODY, Identity, read_keys, read_times
 from include.serving.rejection import bad, listed, quote, suggest
 from include.store.features import Features
 
@@ -37,10 +38,14 @@ class Schema:
     Args:
         features: Names, in the model's order.
         types: Column type of the training snapshot by name: int, float, bool or string.
+        key: Name of the column that says who a row is about; None without. Optional in a request, no feature.
+        time: Name of the column that says when; likewise.
     """
 
     features: Features
     types: Mapping[str, str]
+    key: str | None = None
+    time: str | None = None
 
     @cached_property
     def numeric(self) -> frozenset[str]:
@@ -51,6 +56,30 @@ class Schema:
     def names(self) -> tuple[str, ...]:
         """All feature names, in the model's order."""
         return tuple(self.features.names)
+
+    @cached_property
+    def beside(self) -> frozenset[str]:
+        """Names of the columns that a request may have beside the features."""
+        return frozenset(n for n in (self.key, self.time) if n and n not in self.features.names)
+
+    def identity(self, given: Mapping[str, Sequence[Any]], what: str) -> Identity:
+        """Return key and time of every row, where they were sent.
+
+        Args:
+            given: Plain JSON values by name, one per row; columns that are neither are left alone.
+            what: What the request calls a column, for the message.
+
+        Raises:
+            RequestError: A value is no key or no time.
+        """
+        if not given:
+            return NOBODY
+        keys = times = None
+        if self.key in self.beside and self.key in given:
+            keys = read_keys(given[self.key], f"{what} {quote(self.key)}")
+        if self.time in self.beside and self.time in given:
+            times = read_times(given[self.time], f"{what} {quote(self.time)}")
+        return Identity(keys, times)
 
     def datatype(self, name: str) -> str:
         """Return the tensor datatype a feature is advertised with.
@@ -73,7 +102,9 @@ class Schema:
         """
         present = frozenset(given)
         missing = [name for name in self.names if name not in present]
-        unknown = [] if extra_ok and not missing else sorted(present.difference(self.names))
+        unknown = sorted(present.difference(self.names, self.beside))
+        if extra_ok and not missing:
+            unknown = []
         if not missing and not unknown:
             return
         parts = []

@@ -230,7 +230,9 @@ def build_engine(model: LoadedModel) -> Engine:
     where = f"model {model.name} version {model.version}"
     try:
         meta = model.meta
-        schema = Schema(Features.from_dict(meta["features"]), dict(meta.get("types") or {}))
+        features = Features.from_dict(meta["features"])
+        types = dict(meta.get("types") or {})
+        schema = Schema(features, types, meta.get("key"), meta.get("time"))
         engine = Engine(model, schema, tuple(meta["classes"]), str(meta["task"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(

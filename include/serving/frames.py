@@ -12,9 +12,11 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from include.serving.columns import Columns, Schema
+from include.serving.identity import Identity
 from include.serving.rejection import bad, listed, quote
 from include.serving.tensors import read_json
 
@@ -28,7 +30,22 @@ _TRUE, _FALSE = frozenset(("true", "1", "1.0")), frozenset(("false", "0", "0.0")
 Table = dict[str, list[Any]]
 
 
-def read_invocation(body: bytes, schema: Schema, *, max_rows: int) -> Columns:
+@dataclass(frozen=True)
+class Frame:
+    """A checked data frame.
+
+    Args:
+        columns: One array per feature, `rows` long.
+        rows: Number of rows, at least 1.
+        identity: Key and time of the rows, where sent.
+    """
+
+    columns: Columns
+    rows: int
+    identity: Identity
+
+
+def read_invocation(body: bytes, schema: Schema, *, max_rows: int) -> Frame:
     """Check and convert a JSON body.
 
     Args:
@@ -53,10 +70,10 @@ def read_invocation(body: bytes, schema: Schema, *, max_rows: int) -> Columns:
         table = _by_column(content)
     else:
         table = _rows(content, given[0], schema)
-    return _columns(table, schema, max_rows)
+    return _frame(table, schema, max_rows)
 
 
-def read_csv(body: bytes, schema: Schema, *, max_rows: int) -> Columns:
+def read_csv(body: bytes, schema: Schema, *, max_rows: int) -> Frame:
     """Check and convert a CSV body with a header; an empty cell is a missing value.
 
     Raises:
@@ -71,16 +88,19 @@ def read_csv(body: bytes, schema: Schema, *, max_rows: int) -> Columns:
         raise bad("body", "must be CSV with a header, got nothing", "Send a header and rows.")
     table = _split({"columns": lines[0], "data": [line for line in lines[1:] if line]})
     typed = {
-        name: _typed(name, values, schema) if name in schema.names else values
+        name: _typed(name, values, schema)
+        if name in schema.names
+        else [cell or None for cell in values]
         for name, values in table.items()
     }
-    return _columns(typed, schema, max_rows)
+    return _frame(typed, schema, max_rows)
 
 
-def _columns(table: Table, schema: Schema, max_rows: int) -> Columns:
+def _frame(table: Table, schema: Schema, max_rows: int) -> Frame:
     schema.check_names(list(table), "column", extra_ok=True)
     rows = len(table[schema.names[0]])
-    for name in schema.names:
+    beside = {name: table[name] for name in schema.beside.intersection(table)}
+    for name in (*schema.names, *beside):
         if len(table[name]) != rows:
             raise bad(
                 f"column {quote(name)}",
@@ -89,7 +109,8 @@ def _columns(table: Table, schema: Schema, max_rows: int) -> Columns:
             )
     if not 1 <= rows <= max_rows:
         raise bad("rows", f"must be 1 to {max_rows}, got {rows}", "Split or fill the request.")
-    return {name: schema.column(name, table[name], "column") for name in schema.names}
+    columns = {name: schema.column(name, table[name], "column") for name in schema.names}
+    return Frame(columns, rows, schema.identity(beside, "column"))
 
 
 def _split(content: Any) -> Table:

@@ -1,7 +1,8 @@
 """The endpoints that predict, in both protocols, and the limits they keep.
 
 The event loop only reads bodies and writes answers; parsing, predicting and dumping happen together in a thread
-pool as wide as the machine, so a large request delays no health check.
+pool as wide as the machine, so a large request delays no health check. What was answered, or refused, is left
+with the prediction log.
 """
 
 from __future__ import annotations
@@ -11,26 +12,28 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import Request, Response
-from starlette.requests import ClientDisconnect
 from threadpoolctl import threadpool_limits
 
-from include.serving.engine import Engine
-from include.serving.frames import read_csv, read_invocation
+from include.serving.bodies import CSV, JSON, check_media, media_type, read_body
+from include.serving.engine import Engine, Prediction
+from include.serving.follower import CHAMPION
+from include.serving.frames import Frame, read_csv, read_invocation
+from include.serving.identity import ID_HEADER, as_header, request_id
+from include.serving.log_rows import Entry
 from include.serving.lookup import Lookup
-from include.serving.rejection import RequestError, bad
+from include.serving.prediction_log import PredictionLog
+from include.serving.rejection import RequestError
 from include.serving.replies import dump
 from include.serving.telemetry import Metrics
-from include.serving.tensors import read_infer
+from include.serving.tensors import InferRequest, read_infer
 
-_JSON = ("", "application/json")
-# What curl says when it is told nothing; a body that is no JSON is refused all the same.
-_NOTHING_SAID = "application/x-www-form-urlencoded"
-_CSV = ("text/csv",)
-Work = Callable[[Engine, bytes], tuple[bytes, int]]
+#: A request with this header and the value `off` is not logged: a probe is no live traffic.
+LOG_HEADER = "x-evergreen-log"
+_BY_VERSION = "version"
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,61 @@ class Limits:
     threads: int = 0
 
 
-class Predictions:
-    """The endpoints that predict."""
+@dataclass(frozen=True)
+class Call:
+    """One prediction request on its way.
 
-    def __init__(self, lookup: Lookup, metrics: Metrics, limits: Limits) -> None:
-        self.lookup, self.metrics, self.limits = lookup, metrics, limits
+    Args:
+        engine: The version asked.
+        arm: Why this one: `champion`, or `version` where the path named it.
+        given_id: What the caller calls the request in a header; None for nothing.
+        logged: Whether it belongs into the prediction log.
+        arrived: When it came, seconds since 1970.
+        started: Clock reading when the whole body was there, seconds.
+        body: The body.
+    """
+
+    engine: Engine
+    arm: str
+    given_id: str | None
+    logged: bool
+    arrived: float
+    started: float = 0.0
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request is answered with.
+
+    Args:
+        data: The body.
+        rows: Rows predicted.
+        request_id: By which labels can refer to it.
+    """
+
+    data: bytes
+    rows: int
+    request_id: str
+
+
+Work = Callable[[Call], Answer]
+
+
+class Predictions:
+    """The endpoints that predict.
+
+    Args:
+        lookup: Finds the version that answers.
+        metrics: Where requests are counted.
+        limits: What requests may take.
+        log: Where predictions are logged; None for nowhere.
+    """
+
+    def __init__(
+        self, lookup: Lookup, metrics: Metrics, limits: Limits, log: PredictionLog | None = None
+    ) -> None:
+        self.lookup, self.metrics, self.limits, self._log = lookup, metrics, limits, log
         self._pending = 0
         self._pool = ThreadPoolExecutor(
             limits.threads or os.cpu_count() or 1, "predict", initializer=_one_thread
@@ -67,34 +120,43 @@ class Predictions:
 
     async def infer(self, request: Request) -> Response:
         """Answer tensors with tensors."""
-        return await self._answer(request, "infer", self._infer, _JSON)
+        return await self._answer(request, "infer", self._infer, JSON)
 
     async def invocations(self, request: Request) -> Response:
         """Answer one of MLflow's four JSON forms, or CSV, with labels."""
-        work = self._csv if _media(request) in _CSV else self._invoke
-        return await self._answer(request, "invocations", work, (*_JSON, *_CSV))
+        work = self._csv if media_type(request) in CSV else self._invoke
+        return await self._answer(request, "invocations", work, (*JSON, *CSV))
 
     async def _answer(
         self, request: Request, route: str, work: Work, media: tuple[str, ...]
     ) -> Response:
-        engine: Engine | None = None
+        call: Call | None = None
         status = 500
         try:
-            engine = self.lookup.engine(request)
-            _check_media(request, media)
-            body = await self._body(request)
-            data, rows = await self._run(engine, route, work, body)
+            call = _open_call(request, self.lookup.engine(request))
+            check_media(request, media)
+            body = await read_body(request, self.limits.body_bytes)
+            call = replace(call, body=body, started=time.perf_counter())
+            answer = await self._run(call, route, work)
             status = 200
-            self.metrics.rows.labels(engine.model.name, engine.version).inc(rows)
-            return Response(data, media_type="application/json")
+            self.metrics.rows.labels(call.engine.model.name, call.engine.version).inc(answer.rows)
+            headers = {ID_HEADER: as_header(answer.request_id)}
+            return Response(answer.data, media_type="application/json", headers=headers)
         except RequestError as error:
             status = error.status
+            # One that was turned away for want of room was never looked at, and would crowd out those that were.
+            if call and status != 503:
+                self._refused(call, f"{status} {error.where}: {error.rule.partition(', got')[0]}")
+            raise
+        except Exception as error:
+            if call:
+                self._refused(call, f"500 {type(error).__name__}")
             raise
         finally:
-            labels = (engine.model.name, engine.version) if engine else ("", "")
+            labels = (call.engine.model.name, call.engine.version) if call else ("", "")
             self.metrics.requests.labels(*labels, route, str(status)).inc()
 
-    async def _run(self, engine: Engine, route: str, work: Work, body: bytes) -> tuple[bytes, int]:
+    async def _run(self, call: Call, route: str, work: Work) -> Answer:
         if self._pending >= self.limits.pending:
             raise RequestError(
                 503,
@@ -103,83 +165,92 @@ class Predictions:
                 "Try again shortly.",
             )
         self._pending += 1
-        started = time.perf_counter()
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, work, engine, body)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, call)
         finally:
             self._pending -= 1
-            self.metrics.seconds.labels(engine.model.name, route).observe(
-                time.perf_counter() - started
+            self.metrics.seconds.labels(call.engine.model.name, route).observe(
+                time.perf_counter() - call.started
             )
 
-    def _infer(self, engine: Engine, body: bytes) -> tuple[bytes, int]:
-        request = read_infer(body, engine.schema, engine.outputs, max_rows=self.limits.rows)
+    def _infer(self, call: Call) -> Answer:
+        engine = call.engine
+        request = read_infer(call.body, engine.schema, engine.outputs, max_rows=self.limits.rows)
+        named = request_id(request.id or call.given_id)
         prediction = engine.predict(request.columns)
         answer: dict[str, Any] = {"model_name": engine.model.name, "model_version": engine.version}
         if request.id is not None:
             answer["id"] = request.id
         answer["outputs"] = engine.tensors(prediction, request.outputs)
-        return dump(answer), request.rows
+        self._answered(call, named, request, prediction)
+        return Answer(dump(answer), request.rows, named)
 
-    def _invoke(self, engine: Engine, body: bytes) -> tuple[bytes, int]:
-        columns = read_invocation(body, engine.schema, max_rows=self.limits.rows)
-        predictions = engine.predict(columns).predict
-        return dump({"predictions": predictions}), len(predictions)
+    def _invoke(self, call: Call) -> Answer:
+        return self._labels(
+            call, read_invocation(call.body, call.engine.schema, max_rows=self.limits.rows)
+        )
 
-    def _csv(self, engine: Engine, body: bytes) -> tuple[bytes, int]:
-        columns = read_csv(body, engine.schema, max_rows=self.limits.rows)
-        predictions = engine.predict(columns).predict
-        return dump({"predictions": predictions}), len(predictions)
+    def _csv(self, call: Call) -> Answer:
+        return self._labels(
+            call, read_csv(call.body, call.engine.schema, max_rows=self.limits.rows)
+        )
 
-    async def _body(self, request: Request) -> bytes:
-        limit = self.limits.body_bytes
-        length = request.headers.get("content-length", "")
-        if length.isdigit() and int(length) > limit:
-            raise _too_large(limit)
-        parts, size = [], 0
-        try:
-            async for part in request.stream():
-                size += len(part)
-                if size > limit:
-                    raise _too_large(limit)
-                parts.append(part)
-        except ClientDisconnect:
-            raise bad("body", "must be sent to its end, got a part", "Send it again.") from None
-        return b"".join(parts)
+    def _labels(self, call: Call, frame: Frame) -> Answer:
+        named = request_id(call.given_id, ID_HEADER)
+        prediction = call.engine.predict(frame.columns)
+        self._answered(call, named, frame, prediction)
+        return Answer(dump({"predictions": prediction.predict}), frame.rows, named)
+
+    # --- the log ----------------------------------------------------------------------------------------
+
+    def _answered(
+        self, call: Call, named: str, asked: InferRequest | Frame, prediction: Prediction
+    ) -> None:
+        if self._log is None or not call.logged:
+            return
+        self._log.put(
+            Entry(
+                engine=call.engine,
+                arm=call.arm,
+                request_id=named,
+                arrived=int(call.arrived * 1e6),
+                latency_ms=(time.perf_counter() - call.started) * 1000,
+                size=len(call.body),
+                columns=asked.columns,
+                prediction=prediction,
+                identity=asked.identity,
+            )
+        )
+
+    def _refused(self, call: Call, error: str) -> None:
+        """Log that there was no answer, and why; never what was sent, for that may be anything."""
+        if self._log is None or not call.logged:
+            return
+        spent = time.perf_counter() - call.started if call.started else 0.0
+        named = request_id(None)
+        self._log.put(
+            Entry(
+                engine=call.engine,
+                arm=call.arm,
+                request_id=named,
+                arrived=int(call.arrived * 1e6),
+                latency_ms=spent * 1000,
+                size=len(error),
+                error=error,
+            )
+        )
+
+
+def _open_call(request: Request, engine: Engine) -> Call:
+    return Call(
+        engine=engine,
+        arm=_BY_VERSION if "version" in request.path_params else CHAMPION,
+        given_id=request.headers.get(ID_HEADER),
+        logged=request.headers.get(LOG_HEADER) != "off",
+        arrived=time.time(),
+    )
 
 
 def _one_thread() -> None:
     """Hold numeric libraries to one thread here: OpenMP's limit belongs to the calling thread."""
     threadpool_limits(limits=1)
-
-
-def _media(request: Request) -> str:
-    said = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return "" if said == _NOTHING_SAID else said
-
-
-def _check_media(request: Request, allowed: tuple[str, ...]) -> None:
-    media = _media(request)
-    wanted = " or ".join(each for each in allowed if each)
-    if media not in allowed:
-        raise RequestError(
-            415, "Content-Type", f"must be {wanted}, got {media[:80]}", f"Send {wanted}."
-        )
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise RequestError(
-            415,
-            "Content-Encoding",
-            f"must be identity, got {encoding[:80]}",
-            "Send it uncompressed.",
-        )
-
-
-def _too_large(limit: int) -> RequestError:
-    return RequestError(
-        413,
-        "body",
-        f"must have at most {limit} bytes, got more",
-        "Split the request into smaller ones.",
-    )

@@ -71,6 +71,41 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._add_log()
+
+    def _add_log(self) -> None:
+        self.log_queued = Counter(
+            "evergreen_serving_log_queued_rows",
+            "Rows put on the prediction log's queue.",
+            registry=self._registry,
+        )
+        self.log_written = Counter(
+            "evergreen_serving_log_written_rows",
+            "Rows of the prediction log written to the store.",
+            registry=self._registry,
+        )
+        self.log_dropped = Counter(
+            "evergreen_serving_log_dropped_rows",
+            "Rows of the prediction log lost: the oldest of a full queue, or those a store never took.",
+            registry=self._registry,
+        )
+        self.log_failures = Counter(
+            "evergreen_serving_log_write_failures",
+            "Writes of the prediction log that failed; they are tried again.",
+            registry=self._registry,
+        )
+        self.log_waiting = Gauge(
+            "evergreen_serving_log_waiting_rows",
+            "Rows on the prediction log's queue.",
+            registry=self._registry,
+        )
+        self.labels = Counter(
+            "evergreen_serving_labels",
+            "Labels accepted.",
+            ["model"],
+            registry=self._registry,
+        )
+
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import orjson
 
 from include.serving.columns import Columns, Schema
+from include.serving.identity import NOBODY, Identity
 from include.serving.rejection import bad, listed, quote, suggest
 
 _INTEGERS = {
@@ -53,12 +54,14 @@ class InferRequest:
         columns: One array per feature, `rows` long.
         rows: Number of rows, at least 1.
         outputs: Names of the outputs asked for, in that order; empty for all.
+        identity: Key and time of the rows, where sent.
     """
 
     id: str | None
     columns: Columns
     rows: int
     outputs: tuple[str, ...]
+    identity: Identity = NOBODY
 
 
 def read_json(body: bytes) -> Any:
@@ -104,7 +107,11 @@ def read_infer(
     wanted = _wanted_outputs(request.get("outputs"), outputs)
     rows = _check_rows(named, max_rows)
     columns = {name: _column(name, named[name], schema, rows) for name in schema.names}
-    return InferRequest(identifier, columns, rows, wanted)
+    beside = {
+        name: _flat(f"input {quote(name)}", named[name], rows)
+        for name in schema.beside.intersection(named)
+    }
+    return InferRequest(identifier, columns, rows, wanted, schema.identity(beside, "input"))
 
 
 def _by_name(tensors: list[Any]) -> dict[str, dict[str, Any]]:

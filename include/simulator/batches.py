@@ -59,9 +59,26 @@ def write_batches(
             for day in _days(start, days)
         ]
     except OSError as error:
-        raise DataError(
-            str(folder), f"must be a folder that can be written, got {error}", "Fix its rights."
-        ) from error
+        raise _unwritable(folder, error) from error
+
+
+def write_batch(folder: Path, day: date, batch: pd.DataFrame) -> Path:
+    """Write the Parquet file of one day; one that already holds the same rows is left alone.
+
+    Raises:
+        DataError: The folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _write(folder, day, batch)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        str(folder), f"must be a folder that can be written, got {error}", "Fix its rights."
+    )
 
 
 def _days(start: date, days: int) -> Iterator[date]:

@@ -7,11 +7,22 @@ the old bytes or the new ones, whenever the writer is killed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from include.errors import DataError
 from include.settings import get_settings
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is known of one key without reading it: its size, and when it was written, aware UTC."""
+
+    key: str
+    bytes: int
+    written_at: datetime
 
 
 class Store(Protocol):
@@ -35,6 +46,10 @@ class Store(Protocol):
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys that begin with `prefix` (any text; end it with `/` for a folder), sorted."""
+        ...
+
+    def scan(self, prefix: str) -> Iterator[Stored]:
+        """Yield what `list` yields, with size and age."""
         ...
 
     def write_bytes(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:

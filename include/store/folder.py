@@ -8,10 +8,11 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from include.errors import ServiceError
-from include.store.files import check_key, check_prefix, missing
+from include.store.files import Stored, check_key, check_prefix, missing
 
 _TEMP = ".evergreen-"
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
@@ -63,6 +64,18 @@ class FolderStore:
             lead = "" if base == "." else f"{base}/"
             found += [lead + name for name in names if not name.startswith(_TEMP)]
         yield from sorted(key for key in found if key.startswith(prefix))
+
+    def scan(self, prefix: str) -> Iterator[Stored]:
+        """Yield what `list` yields, with size and time of the last change."""
+        for key in self.list(prefix):
+            path = self._path(key)
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                continue  # deleted since it was listed
+            except OSError as error:
+                raise disk_error(path, error) from error
+            yield Stored(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
 
     def write_bytes(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
         """Write a temporary file beside the target, then rename it."""

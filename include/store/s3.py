@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.errors import DataError, EvergreenError, ServiceError
-from include.store.files import check_key, check_prefix, missing
+from include.store.files import Stored, check_key, check_prefix, missing
 from include.store.folder import disk_error
 
 if TYPE_CHECKING:
@@ -147,13 +147,19 @@ class S3Store:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys that begin with `prefix`, sorted, page by page."""
+        for stored in self.scan(prefix):
+            yield stored.key
+
+    def scan(self, prefix: str) -> Iterator[Stored]:
+        """Yield what `list` yields, with size and time of the upload."""
         with s3_errors(f"s3://{self.bucket}/{self.prefix}{prefix}"):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=self.prefix + check_prefix(prefix)
             )
             for page in pages:
                 for item in page.get("Contents", ()):
-                    yield item["Key"].removeprefix(self.prefix)
+                    key = item["Key"].removeprefix(self.prefix)
+                    yield Stored(key, item["Size"], item["LastModified"])
 
     def write_bytes(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
         """Put the object, with S3's own `If-None-Match` where asked."""

@@ -37,12 +37,14 @@ ingest: {{source: {{kind: file, path: data/*.csv}}, target: y}}
 """
 
 
-def parse(models: Path | None = None, **extra: str) -> dict[str, list[str]]:
+def parse(
+    models: Path | None = None, file: str = "training.py", **extra: str
+) -> dict[str, list[str]]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")]), **extra}
     if models:
         env["EVERGREEN_MODELS"] = str(models)
     answer = subprocess.run(
-        [sys.executable, "-c", _PARSE, str(ROOT / "dags/training.py"), json.dumps(HEAVY)],
+        [sys.executable, "-c", _PARSE, str(ROOT / "dags" / file), json.dumps(HEAVY)],
         env=env,
         capture_output=True,
         text=True,

@@ -134,14 +134,23 @@ class Stack:
         write_days(self.data(name))
         write_spec(self.models, small_spec(name, self.data(name), **changes))
 
-    def trigger(self, model: str, run_id: str, conf: Mapping[str, Any] | None = None) -> None:
-        """Start a training run as soon as its Dag is there."""
-        self.airflow.wait_for_dag(f"{model}__train", timeout=60)
-        self.airflow.trigger(f"{model}__train", conf, run_id)
+    def trigger(
+        self,
+        model: str,
+        run_id: str,
+        conf: Mapping[str, Any] | None = None,
+        *,
+        dag: str = "train",
+    ) -> None:
+        """Start a run of one of a model's Dags as soon as the Dag is there."""
+        self.airflow.wait_for_dag(f"{model}__{dag}", timeout=60)
+        self.airflow.trigger(f"{model}__{dag}", conf, run_id)
 
-    def wait(self, model: str, run_id: str, timeout: float = 300.0) -> RunResult:
-        """Wait for a training run's end."""
-        return self.airflow.wait(f"{model}__train", run_id, timeout=timeout, poll=0.3)
+    def wait(
+        self, model: str, run_id: str, timeout: float = 300.0, *, dag: str = "train"
+    ) -> RunResult:
+        """Wait for the end of a run."""
+        return self.airflow.wait(f"{model}__{dag}", run_id, timeout=timeout, poll=0.3)
 
     def log(self, model: str, run_id: str, task: str, attempt: int = 1) -> list[dict[str, Any]]:
         """Return the structured lines of a task's log."""
@@ -151,9 +160,19 @@ class Stack:
 
     # --- tripwires --------------------------------------------------------------------------------
 
-    def lay_wire(self, kind: str, model: str, task: str, point: str, when: str, n: int = 1) -> Path:
+    def lay_wire(
+        self,
+        kind: str,
+        model: str,
+        task: str,
+        point: str,
+        when: str,
+        n: int = 1,
+        *,
+        dag: str = "train",
+    ) -> Path:
         """Lay a wire (see `tripwire`) and return the file that is there once it has tripped."""
-        name = f"{model}__train@{task}@{point}@{when}@{n}.{kind}"
+        name = f"{model}__{dag}@{task}@{point}@{when}@{n}.{kind}"
         (self.wires / name).touch()
         return self.wires / f"{name}.tripped"
 

@@ -101,7 +101,7 @@ def test_an_unknown_parameter_fails_in_admit_and_names_the_known_ones(trained: S
     assert [task.name for task in result.failed_tasks] == ["admit"]
     assert result.failed_tasks[0].try_number == 1
     said = words(trained, result)[0]
-    assert "must be among reason, trigger, force, got forse" in said
+    assert "must be among reason, trigger, force, as_of, got forse" in said
     assert trained.kinds(MODEL) == before
 
 

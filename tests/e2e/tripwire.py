@@ -22,6 +22,7 @@ __all__: list[str] = []  # Airflow copies what is listed here into its own setti
 
 _HOLD_SECONDS = 600.0
 _calls: dict[str, int] = {}
+_armed: set[str] = set()
 
 
 def _folder() -> Path:
@@ -46,6 +47,9 @@ def _trip(point: str, when: str) -> None:
 
 
 def _arm(module, function: str) -> None:
+    if f"{module.__name__}:{function}" in _armed:
+        return
+    _armed.add(f"{module.__name__}:{function}")
     *outer, name = function.split(".")
     owner = functools.reduce(getattr, outer, module)
     original, point = getattr(owner, name), f"{module.__name__}:{function}"
@@ -65,10 +69,20 @@ def _functions(module: str) -> set[str]:
     return {function for found, _, function in points if found == module}
 
 
+def _arm_airflow() -> None:
+    """Arm Airflow's own functions, whose modules were there before us."""
+    for wire in _folder().glob("*@*@airflow.*@*@*"):
+        module, _, function = wire.name.split("@")[2].partition(":")
+        if module in sys.modules:
+            _arm(sys.modules[module], function)
+
+
 class _Armer(MetaPathFinder):
     """Arms the functions of a module when it is imported."""
 
     def find_spec(self, fullname, path=None, target=None):
+        if fullname.startswith("include."):
+            _arm_airflow()
         functions = _functions(fullname) if fullname.startswith(("include.", "mlflow.")) else ()
         spec = PathFinder.find_spec(fullname, path, target) if functions else None
         if spec is None or spec.loader is None:

@@ -13,6 +13,26 @@ def training_dag_id(model: str) -> str:
     return f"{model}{SEPARATOR}train"
 
 
+def monitor_dag_id(model: str) -> str:
+    """Return the id of the Dag that watches a model."""
+    return f"{model}{SEPARATOR}monitor"
+
+
+def monitor_experiment(model: str) -> str:
+    """Return the MLflow experiment of the monitor's runs; no model can have a hyphen in its name."""
+    return f"{model}-monitor"
+
+
+def retrain_run_id(version: str, window: str) -> str:
+    """Return the id of the training run that the monitor starts: one for each window of a version.
+
+    Args:
+        version: The version that was judged.
+        window: The window's key.
+    """
+    return f"retrain{SEPARATOR}{version}{SEPARATOR}{window}"
+
+
 def config_error_dag_id(stem: str) -> str:
     """Return the id of the Dag that shows a broken spec; any file stem gives a valid one."""
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', stem)}{SEPARATOR}config_error"

@@ -1,4 +1,4 @@
-"""What a caller may pass to a training run, as JSON Schema."""
+"""What a caller may pass to a run, as JSON Schema."""
 
 from __future__ import annotations
 
@@ -30,7 +30,38 @@ def training_params() -> dict[str, Param]:
             title="Force",
             description="Train even if frozen, or if this very data was judged before.",
         ),
+        "as_of": _as_of(),
     }
 
 
-PARAM_NAMES = ("reason", "trigger", "force")
+def monitor_params() -> dict[str, Param]:
+    """Return the parameters of a monitor Dag."""
+    return {
+        "force": Param(
+            False,
+            type="boolean",
+            title="Force",
+            description="Judge the window even if it was judged before.",
+        ),
+        "html": Param(
+            False,
+            type="boolean",
+            title="HTML report",
+            description="Write the page with plots even if nothing is found.",
+        ),
+        "as_of": _as_of(),
+    }
+
+
+def _as_of() -> Param:
+    return Param(
+        None,
+        type=["null", "string"],
+        format="date-time",
+        title="As of",
+        description="Act as if it were this time, for example 2026-03-01T00:00:00Z; never in the future.",
+    )
+
+
+PARAM_NAMES = ("reason", "trigger", "force", "as_of")
+MONITOR_PARAM_NAMES = ("force", "html", "as_of")

@@ -17,7 +17,7 @@ from evergreen.factory.assets import champion_asset, training_schedule
 from evergreen.factory.naming import config_error_dag_id, training_dag_id
 from evergreen.factory.params import training_params
 from evergreen.factory.retries import retry_arguments
-from evergreen.notify import FailureNotifier
+from evergreen.notify import notifiers
 from evergreen.operators.admit import AdmitOperator
 from evergreen.operators.approve import ApproveOperator
 from evergreen.operators.config_error import ConfigErrorOperator
@@ -29,6 +29,7 @@ from evergreen.operators.register import RegisterOperator
 from evergreen.operators.train import FitOperator, TuneOperator
 from evergreen.operators.validate import ValidateOperator
 from include.errors import SpecError
+from include.notify.channels import hide_address
 from include.spec.schema import Approval, Spec
 
 # The C dumper is five times faster, which matters to a Dag processor that reads hundreds of specs.
@@ -48,7 +49,7 @@ def training_dag(spec: Spec) -> DAG:
         tags=["evergreen", spec.model, spec.task],
         doc_md=_doc(spec),
         default_args=_default_args(spec),
-        on_failure_callback=_on_failure(spec),
+        on_failure_callback=notifiers(spec, "failure") or None,
         render_template_as_native_obj=True,
     ) as dag:
         _tasks(spec)
@@ -97,7 +98,12 @@ def _tasks(spec: Spec) -> None:
             execution_timeout=_LARGE_TIMEOUT,
         )
     verdict = EvaluateOperator(
-        task_id="evaluate", model=model, data=data.output, split=split, fitted=fitted.output
+        task_id="evaluate",
+        model=model,
+        data=data.output,
+        split=split,
+        fitted=fitted.output,
+        on_success_callback=notifiers(spec, "rejection"),
     )
     version = RegisterOperator(
         task_id="register",
@@ -116,8 +122,17 @@ def _tasks(spec: Spec) -> None:
         version=version.output,
         answer=answer,
         outlets=[champion_asset(model)],
+        on_success_callback=notifiers(spec, "promotion"),
+        on_retry_callback=notifiers(spec, "rollback"),
+        on_failure_callback=notifiers(spec, "rollback"),
     )
-    finish = FinishOperator(task_id="finish", model=model, data=data.output).as_teardown()
+    finish = FinishOperator(
+        task_id="finish",
+        model=model,
+        data=data.output,
+        # Once more: a process that was killed after its task's end told nobody.
+        on_success_callback=notifiers(spec, "rejection", "promotion", "rollback"),
+    ).as_teardown()
     admit >> data >> valid >> train >> verdict >> version >> deploy >> finish
 
 
@@ -133,6 +148,8 @@ def _answer(spec: Spec, data: Any, verdict: Any, version: Any) -> Any:
         verdict=verdict.output,
         version=version.output,
         execution_timeout=None,
+        notifiers=notifiers(spec, "approval"),
+        on_success_callback=notifiers(spec, "rejection"),  # a no is a success, too
     )
     return approve.output
 
@@ -141,12 +158,8 @@ def _default_args(spec: Spec) -> dict[str, Any]:
     return {"owner": spec.owner, "execution_timeout": _STAGE_TIMEOUT, **retry_arguments()}
 
 
-def _on_failure(spec: Spec) -> FailureNotifier | None:
-    if "failure" not in spec.notify.on or not spec.notify.to:
-        return None
-    return FailureNotifier(model=spec.model, to=spec.notify.to)
-
-
 def _doc(spec: Spec) -> str:
-    text = yaml.dump(spec.canonical(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    shown = spec.canonical()
+    shown["notify"]["to"] = [hide_address(receiver) for receiver in spec.notify.to]
+    text = yaml.dump(shown, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return f"# {spec.model}\n\n{spec.description}\n\nThe spec, defaults filled in:\n\n```yaml\n{text}```\n"

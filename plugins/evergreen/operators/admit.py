@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evergreen.factory.params import PARAM_NAMES
-from evergreen.operators.stage import StageOperator, require_conf, run_key, skip, utc_now
+from evergreen.operators.stage import StageOperator, as_of, require_conf, run_key, skip, utc_now
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -33,6 +33,7 @@ class AdmitOperator(StageOperator):
             force=bool(params.get("force")),
             wish=params.get("reason") or "",
             asked_by=run.triggering_user_name or run_key(context),
+            as_of=as_of(context),
         )
         self.log.info("%s: %s", decision.verdict, decision.reason)
         if decision.verdict == "SKIP":

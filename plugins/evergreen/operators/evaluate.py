@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.operators.ingest import Champion, verdict_key
-from evergreen.operators.stage import StageOperator, run_key, utc_now
+from evergreen.operators.stage import StageOperator, loaded_model, run_key, utc_now
 from include.errors import ModelError, SnapshotError
 
 if TYPE_CHECKING:
@@ -114,19 +114,7 @@ class EvaluateOperator(StageOperator):
         )
 
     def _loaded(self, version: Version, name: str) -> LoadedModel:
-        from include.scoring.model import LoadedModel
-        from include.store.split import Split
-
-        loaded = self.bench.registry.load(version, self.bench.model_cache)
-        split = loaded.meta.get("split")
-        return LoadedModel(
-            loaded.pipeline,
-            loaded.features,
-            loaded.classes,
-            name,
-            loaded.meta.get("cutoff"),
-            Split.from_dict(split) if split else None,
-        )
+        return loaded_model(self.bench.registry.load(version, self.bench.model_cache), name)
 
     def _load(self, champion: Champion, challenger: LoadedModel) -> LoadedModel:
         """Load the champion; one that cannot be loaded still takes part, and the gate says why it holds."""

@@ -25,12 +25,19 @@ class FinishOperator(StageOperator):
         super().__init__(**kwargs)
         self.data = data
 
+    @property
+    def experiment(self) -> str:
+        """Name of the MLflow experiment the run is in."""
+        return self.model
+
     def work(self, context: Context) -> None:
         """Close the run."""
         registry = self.bench.registry
         # Killed between opening the run and returning, `ingest` leaves nothing but the run itself.
         run_id = (
-            self.data["run_id"] if self.data else registry.find_run(self.model, run_key(context))
+            self.data["run_id"]
+            if self.data
+            else registry.find_run(self.experiment, run_key(context))
         )
         if run_id is None:
             self.log.info("no MLflow run was opened")

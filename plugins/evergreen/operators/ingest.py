@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from evergreen.factory.naming import fingerprint
 from evergreen.hooks.sources import source_options
-from evergreen.operators.stage import StageOperator, run_key, skip, utc_now
+from evergreen.operators.stage import StageOperator, as_of, run_key, skip, utc_now
 from include.errors import ModelError, SnapshotError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class IngestOperator(StageOperator):
             bench.spec,
             bench.store,
             now=utc_now(),
+            as_of=as_of(context),
             expected=expected,
             **source_options(bench.spec.ingest.source),
         )

@@ -93,6 +93,8 @@ class RegisterOperator(StageOperator):
                 "snapshot_id": manifest.snapshot_id,
                 "spec_hash": self.data["spec_hash"],
                 "cutoff": self.fitted["cutoff"],
+                "key": spec.ingest.key,  # serving logs them with each prediction, where a caller sends them
+                "time": spec.ingest.time,
                 "split": self.split,
                 "estimator": self.fitted["estimator"],
                 "params": self.fitted["params"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,15 +15,17 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from evergreen.hooks.mlflow_hook import MlflowHook
 from evergreen.links import RUN_URL_KEY, MlflowRunLink
-from include.errors import ConflictError, EvergreenError
+from include.errors import ConflictError, DataError, EvergreenError
 from include.settings import Settings, get_settings
 from include.spec.loader import find_spec, load_spec
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperatorLink, Context
 
     from include.ledger.ledger import Ledger
     from include.registry.gateway import Registry
+    from include.registry.package import LoadedPackage
+    from include.scoring.model import LoadedModel
     from include.spec.schema import Spec
     from include.store.files import Store
     from include.store.snapshots import Manifest
@@ -122,7 +124,7 @@ class StageOperator(EvergreenOperator):
         mlflow_conn_id: Airflow connection of type `mlflow`.
     """
 
-    operator_extra_links = (MlflowRunLink(),)
+    operator_extra_links: Collection[BaseOperatorLink] = (MlflowRunLink(),)
     template_fields: Sequence[str] = ("model",)
     ui_color = "#e5f4ea"
 
@@ -141,6 +143,22 @@ class StageOperator(EvergreenOperator):
     def link_run(self, context: Context, run_id: str) -> None:
         """Put a link to the MLflow run on the task."""
         context["ti"].xcom_push(key=RUN_URL_KEY, value=self.bench.hook.run_url(run_id))
+
+
+def loaded_model(package: LoadedPackage, name: str) -> LoadedModel:
+    """Return a version as the gate and the monitor ask it for predictions; `name` is for people."""
+    from include.scoring.model import LoadedModel
+    from include.store.split import Split
+
+    split = package.meta.get("split")
+    return LoadedModel(
+        package.pipeline,
+        package.features,
+        package.classes,
+        name,
+        package.meta.get("cutoff"),
+        Split.from_dict(split) if split else None,
+    )
 
 
 def run_key(context: Context) -> str:
@@ -162,6 +180,33 @@ def skip(context: Context, reason: str) -> NoReturn:
 def utc_now() -> datetime:
     """Return the time; the one place where operators read the clock."""
     return datetime.now(UTC)
+
+
+def as_of(context: Context) -> datetime | None:
+    """Return the time the run shall act as if it were; None where it acts by the clock.
+
+    Raises:
+        DataError: It is no time, has no time zone, or lies in the future.
+    """
+    given = context["params"].get("as_of")
+    if given is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(str(given))
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None or moment > utc_now():
+        raise DataError(
+            "run parameters: as_of",
+            f"must be a past time with its zone, got {given!r}",
+            "Write it like 2026-03-01T00:00:00Z.",
+        )
+    return moment.astimezone(UTC)
+
+
+def act_time(context: Context) -> datetime:
+    """Return the time by which a run judges data, ages and pauses: `as_of` where given, else the clock."""
+    return as_of(context) or utc_now()
 
 
 def require_conf(conf: dict[str, Any] | None, known: Sequence[str]) -> None:

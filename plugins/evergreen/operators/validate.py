@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.operators.stage import StageOperator, utc_now
+from evergreen.operators.stage import StageOperator, act_time
 from include.errors import SnapshotError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class ValidateOperator(StageOperator):
                 spec,
                 bench.store,
                 manifest,
-                now=utc_now(),
+                now=act_time(context),
                 out=Path(folder),
                 reference=self._reference(),
             )

@@ -1,21 +1,20 @@
-"""Messages about failed runs, received by a real HTTP server and a real mail server."""
+"""Messages about runs, sent by `dag.test()` to a real HTTP server and a real mail server."""
 
 import json
 import logging
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from aiosmtpd.controller import Controller
-from airflow.sdk import DAG
-from evergreen.notify import FailureNotifier, send
+from airflow.sdk import DAG, Connection
+from evergreen.notify import FailureNotifier
+from evergreen.receivers import addresses
 
-from include.errors import ServiceError, SpecError
-from tests.integration.airflow.runs import dags_of, run
-from tests.servers import free_port
+from include.ledger.ledger import Ledger
+from tests.integration.airflow.runs import Ended, dags_of, run
+from tests.receivers import SECRET, Hook, Mailbox, start_hook, start_mailbox
 
-SECRET = "s3cret-passw0rd"
-DAG_FILE = """
+FAILS = """
 from airflow.sdk import DAG, task
 from evergreen.notify import FailureNotifier
 
@@ -25,106 +24,147 @@ with DAG("shop__train", schedule=None, on_failure_callback=FailureNotifier(model
         raise ValueError("no data")
     ingest()
 """
+DECIDES = """
+from airflow.sdk import DAG, task
+from evergreen.notify import DriftNotifier
+
+with DAG("{model}__monitor", schedule=None):
+    @task(on_success_callback=DriftNotifier(model="{model}", to={to!r}))
+    def decide():
+        return {outcome!r}
+    decide()
+"""
+ALERT = {
+    "verdict": "ALERT",
+    "reason": "6 of 11 features drifted",
+    "window": "w7",
+    "version": "3",
+    "drifts": True,
+    "findings": {"alert": 6},
+}
 
 
 @pytest.fixture
-def receiver():
-    """An HTTP server; what is posted below /refused is refused."""
-    got = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            got.append((self.path, self.headers["Authorization"], body))
-            self.send_response(500 if self.path.startswith("/refused") else 200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"json://ann:{SECRET}@127.0.0.1:{server.server_port}", got
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def hook() -> Iterator[Hook]:
+    with start_hook() as it:
+        yield it
 
 
 @pytest.fixture
-def mailbox():
-    got = []
-
-    class Sink:
-        async def handle_DATA(self, server, session, envelope) -> str:  # noqa: N802
-            got.append(envelope)
-            return "250 OK"
-
-    controller = Controller(Sink(), hostname="127.0.0.1", port=free_port())
-    controller.start()
-    url = f"mailto://127.0.0.1:{controller.port}?from=evergreen@example.com&to=ops@example.com&mode=insecure"
-    yield url, got
-    controller.stop()
+def mailbox() -> Iterator[Mailbox]:
+    with start_mailbox() as it:
+        yield it
 
 
-def failed_run(tmp_path, to):
-    path = tmp_path / "shop.py"
-    path.write_text(DAG_FILE.format(to=to))
-    return run(dags_of(path)["shop__train"])
+def ended(tmp_path: Path, dag_id: str, text: str) -> Ended:
+    path = tmp_path / f"{dag_id}.py"
+    path.write_text(text)
+    return run(dags_of(path)[dag_id])
+
+
+def failed_run(tmp_path: Path, to: list[str]) -> Ended:
+    return ended(tmp_path, "shop__train", FAILS.format(to=to))
 
 
 def test_a_failed_run_tells_both(
-    world, tmp_path, receiver, mailbox, monkeypatch, caplog, capfd
+    world, tmp_path, hook, mailbox, monkeypatch, caplog, capfd
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setenv("AIRFLOW_CONN_OPS", json.dumps({"conn_type": "generic", "host": mailbox[0]}))
-    ended = failed_run(tmp_path, [f"{receiver[0]}/hooks/T0KENT0KEN", "connection:ops"])
-    assert ended.state == "failed"
-    ((path, login, message),) = receiver[1]
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_OPS", json.dumps({"conn_type": "generic", "host": mailbox.url})
+    )
+    done = failed_run(tmp_path, [hook.url(), "connection:ops"])
+    assert done.state == "failed"
+    ((path, login, _),) = hook.posts
     assert path == "/hooks/T0KENT0KEN"
-    assert login.startswith("Basic ")
-    assert message["title"] == "shop: shop__train failed"
-    assert message["message"].splitlines()[:3] == [
-        "a task failed",
-        "Task ingest",
-        f"Run {ended.run_id}",
-    ]
-    assert message["message"].splitlines()[3].endswith(f"/dags/shop__train/runs/{ended.run_id}")
-    (mail,) = mailbox[1]
-    assert mail.rcpt_tos == ["ops@example.com"]
-    assert b"shop: shop__train failed" in mail.content
-    assert SECRET not in caplog.text + "".join(capfd.readouterr())
+    assert login
+    ((title, text),) = hook.messages
+    assert title == "shop: shop__train failed"
+    assert text.splitlines()[:3] == ["a task failed", "Task ingest", f"Run {done.run_id}"]
+    assert text.splitlines()[3].endswith(f"/dags/shop__train/runs/{done.run_id}")
+    ((subject, mail),) = mailbox.messages
+    assert subject == title
+    assert mail.splitlines() == text.splitlines()
+    (event,) = Ledger(f"sqlite:///{world / 'ledger.db'}").events("shop", "notified")
+    assert event.key == f"notified/failure/shop__train/{done.run_id}"
+    assert event.payload["taken"] == ["json://...", "connection:ops"]
+    seen = caplog.text + "".join(capfd.readouterr())
+    assert "told connection:ops" in seen
+    assert SECRET not in seen
+    assert "T0KENT0KEN" not in seen
 
 
-def test_a_refusal_does_not_break_the_run(world, tmp_path, receiver) -> None:
-    ended = failed_run(tmp_path, [f"{receiver[0]}/refused", "nonsense"])
-    assert ended.state == "failed"
-    assert ended.tasks == {"ingest": "failed"}
-    assert len(receiver[1]) == 1
+def test_a_receiver_that_is_away_does_not_break_the_run(world, tmp_path, hook, capfd) -> None:
+    done = failed_run(tmp_path, [hook.url("/refused"), "nonsense", "connection:nobody"])
+    assert (done.state, done.tasks) == ("failed", {"ingest": "failed"})
+    assert len(hook.posts) == 1
+    said = "".join(capfd.readouterr())
+    for name in ("json://...", "text without ://", "connection:nobody"):
+        assert f"somebody did not hear 'shop: shop__train failed': {name}: " in said
+    assert SECRET not in said
 
 
-def test_the_least_that_airflow_gives(receiver) -> None:
+def test_the_least_that_airflow_gives(world, hook) -> None:
     """A run without a task to blame: Dag, run and reason are all there is."""
-    notifier = FailureNotifier(model="shop", to=[f"{receiver[0]}/x"])
-    notifier({"dag": DAG("shop__train"), "run_id": "r1", "reason": "all_tasks_deadlocked"})
-    ((_, _, message),) = receiver[1]
-    assert message["message"].splitlines()[:2] == ["its tasks wait for each other", "Run r1"]
+    notifier = FailureNotifier(model="shop", to=[hook.url()])
+    for _ in range(2):
+        notifier({"dag": DAG("shop__train"), "run_id": "r1", "reason": "all_tasks_deadlocked"})
+    ((_, text),) = hook.messages
+    assert text.splitlines()[:2] == ["its tasks wait for each other", "Run r1"]
 
 
-def test_a_wrong_receiver_does_not_keep_the_message_from_the_others(receiver) -> None:
-    with pytest.raises(SpecError) as caught:
-        send([f"foo://ann:{SECRET}@host", "nonsense", f"{receiver[0]}/x"], "title", "body")
-    assert "must be Apprise URLs, got foo://..., text without ://" in str(caught.value)
-    assert SECRET not in str(caught.value)
-    assert len(receiver[1]) == 1
+def test_an_alert_is_told_once_per_window(world, tmp_path, hook) -> None:
+    text = DECIDES.format(model="watched", to=[hook.url()], outcome=ALERT)
+    for _ in range(2):
+        assert ended(tmp_path, "watched__monitor", text).state == "success"
+    ((title, body),) = hook.messages
+    assert title == "watched: drift"
+    assert body.startswith("6 of 11 features drifted\nVersion 3\nFindings: 6 alert\nAirflow run: ")
+    ledger = Ledger(f"sqlite:///{world / 'ledger.db'}")
+    assert [e.key for e in ledger.events("watched")] == ["notified/drift/3/w7"]
 
 
-def test_a_refusal_is_an_error(receiver) -> None:
-    with pytest.raises(ServiceError, match="every channel must take the message") as caught:
-        send([f"{receiver[0]}/refused", f"{receiver[0]}/taken"], "title", "body")
-    assert SECRET not in str(caught.value)
-    assert sorted(path for path, _, _ in receiver[1]) == ["/refused", "/taken"]
+@pytest.mark.parametrize("verdict", ["OK", "WARN", "INSUFFICIENT_DATA"])
+def test_nothing_else_is_worth_a_message(world, tmp_path, hook, verdict) -> None:
+    text = DECIDES.format(model="calm", to=[hook.url()], outcome={**ALERT, "verdict": verdict})
+    assert ended(tmp_path, "calm__monitor", text).state == "success"
+    assert hook.posts == []
 
 
-def test_nobody_to_tell() -> None:
-    send([], "title", "body")
+def test_a_bug_in_a_message_does_not_break_the_run(world, tmp_path, hook) -> None:
+    text = DECIDES.format(model="odd", to=[hook.url()], outcome={"verdict": "ALERT"})
+    assert ended(tmp_path, "odd__monitor", text).state == "success"
+    assert hook.posts == []
+
+
+URL = "json://u:hush@example.com/x"
+
+
+@pytest.mark.parametrize(
+    ("connection", "urls"),
+    [
+        ({"password": URL}, [URL]),
+        ({"host": URL}, [URL]),
+        ({"host": "example.com", "extra": {"url": URL}}, [URL]),
+        ({"conn_type": "apprise", "extra": {"config": {"path": URL, "tag": "ops"}}}, [URL]),
+        (
+            {"conn_type": "apprise", "extra": {"config": [{"path": URL}, {"path": "b://"}]}},
+            [URL, "b://"],
+        ),
+        ({"login": "ann", "password": "hush"}, []),
+    ],
+)
+def test_where_a_connection_keeps_its_address(connection, urls) -> None:
+    fields = {
+        "conn_type": "generic",
+        **connection,
+        "extra": json.dumps(connection.get("extra", {})),
+    }
+    assert addresses(Connection(conn_id="ops", **fields)) == urls
+
+
+def test_a_connection_given_as_one_uri_is_that_uri(world, tmp_path, mailbox, monkeypatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_POST", mailbox.url)
+    failed_run(tmp_path, ["connection:post"])
+    ((subject, _),) = mailbox.messages
+    assert subject == "shop: shop__train failed"

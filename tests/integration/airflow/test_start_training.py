@@ -79,7 +79,7 @@ def test_started_once_however_often_it_is_asked(airflow_url) -> None:
         scheduler = pool.submit(finish_when_there)
         first = script(airflow_url)
         conf = scheduler.result()
-    said = f"{RUN_ID} success HOLD not better\n"
+    said = f"{RUN_ID} success HOLD: not better\n"
     assert (first.returncode, first.stdout) == (0, said), first.stderr
     assert conf == {"trigger": "api", "reason": "batch 2026-03-01"}
     again = script(airflow_url)

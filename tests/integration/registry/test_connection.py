@@ -5,6 +5,7 @@ import time
 from urllib.parse import quote
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from include.errors import ConflictError, ServiceError
 from include.registry.gateway import Registry
@@ -131,6 +132,22 @@ class TestAliases:
         registry.set_alias(name, "mine", None, expected="2")
         registry.set_alias(name, "mine", None, expected="2")
         assert registry.aliases(name) == {}
+
+    @pytest.mark.parametrize("rival", ["1", "2"])
+    def test_set_by_a_rival_at_the_same_moment(self, registry, name, versions, monkeypatch, rival):
+        client, set_alias = registry.client, registry.client.set_registered_model_alias
+
+        def lose_the_race(name, alias, version):
+            set_alias(name, alias, rival)
+            raise MlflowException("UNIQUE constraint failed: registered_model_aliases")
+
+        monkeypatch.setattr(client, "set_registered_model_alias", lose_the_race)
+        if rival == "1":
+            registry.set_alias(name, "mine", "1", expected=None)
+        else:
+            with pytest.raises(ServiceError, match="UNIQUE constraint failed"):
+                registry.set_alias(name, "mine", "1", expected=None)
+        assert registry.aliases(name) == {"mine": rival}
 
     def test_of_what_is_not_there(self, registry, name):
         assert registry.aliases(name) == {}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.ledger.arbiter import Request, arbitrate
+from include.ledger.arbiter import EXPIRED, Request, arbitrate
 from include.spec.schema import Retrain
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -15,7 +15,15 @@ def request(number=1, source="drift"):
     return Request(number, "churn", source, "psi 0.4", f"k{number}", NOW.isoformat())
 
 
-def decide(trigger="schedule", pending=(), retrains=(), frozen=None, force=False, rules=RULES):
+def decide(
+    trigger="schedule",
+    pending=(),
+    retrains=(),
+    frozen=None,
+    force=False,
+    rules=RULES,
+    answered=None,
+):
     return arbitrate(
         trigger=trigger,
         pending=pending,
@@ -24,6 +32,7 @@ def decide(trigger="schedule", pending=(), retrains=(), frozen=None, force=False
         retrain=rules,
         now=NOW,
         force=force,
+        answered=answered,
     )
 
 
@@ -40,10 +49,37 @@ def test_trains_when_nothing_speaks_against_it_and_merges_what_waits():
 
 @pytest.mark.parametrize("trigger", ["schedule", "data", "drift", "decay"])
 def test_cools_down(trigger):
-    early = decide(trigger, retrains=[ago(hours=23, minutes=54)])
+    waits = [request()] if trigger in ("drift", "decay") else []
+    early = decide(trigger, waits, retrains=[ago(hours=22, minutes=54)])
     assert early.verdict == "SKIP"
-    assert early.reason == "cooling down until 2026-03-02T12:06:00+00:00"
-    assert decide(trigger, retrains=[ago(hours=24)]).verdict == "RETRAIN"
+    assert early.reason == "cooling down until 2026-03-02T13:06:00+00:00"
+    assert decide(trigger, waits, retrains=[ago(hours=24)]).verdict == "RETRAIN"
+
+
+@pytest.mark.parametrize("trigger", ["drift", "decay"])
+@pytest.mark.parametrize(
+    ("answered", "reason"),
+    [
+        (
+            "churn__train/nightly",
+            "the monitor's request was answered already by churn__train/nightly",
+        ),
+        (EXPIRED, "the monitor's request expired before anybody answered it"),
+        (None, "no request of the monitor waits for an answer"),
+    ],
+)
+def test_a_run_of_the_monitor_without_a_request_has_nothing_to_do(trigger, answered, reason):
+    decision = decide(trigger, answered=answered, retrains=[ago(hours=1)])
+    assert (decision.verdict, decision.reason) == ("SKIP", reason)
+    assert decide(trigger, answered=answered, force=True).verdict == "RETRAIN"
+    assert decide(trigger, [request(3, "api")], answered=answered).verdict == "RETRAIN"
+    # what waits is answered, whichever of the two it is
+    assert decide("drift", [request(3, "decay")], answered=answered).request_ids == (3,)
+
+
+def test_nobody_else_needs_a_request():
+    for trigger in ("schedule", "data", "manual", "api"):
+        assert decide(trigger, answered="churn__train/nightly").verdict == "RETRAIN"
 
 
 def test_a_nightly_run_that_starts_a_moment_earlier_than_yesterday_trains():
@@ -58,7 +94,7 @@ def test_a_short_cooldown_is_not_eaten_up_by_the_slack():
 
 
 def test_weekly_budget_counts_seven_days():
-    past = [ago(days=2), ago(days=4), ago(days=6, hours=23)]
+    past = [ago(days=2), ago(days=4), ago(days=6, hours=22)]
     assert "3 of 3 retrains" in decide(retrains=past).reason
     assert decide(retrains=[*past[:2], ago(days=7)]).verdict == "RETRAIN"
 
@@ -89,6 +125,9 @@ def test_frozen_skips_everybody_unless_forced(trigger):
 def test_unasked_retrains_never_break_a_rule(hours, trigger, cooldown, budget):
     rules = Retrain(cooldown=f"{cooldown}h", max_per_week=budget)
     past = [ago(hours=h) for h in hours]
-    decision = decide(trigger, retrains=past, rules=rules)
-    allowed = all(h >= cooldown for h in hours) and sum(h < 168 for h in hours) < budget
+    waits = [request()] if trigger in ("drift", "decay") else []
+    decision = decide(trigger, waits, retrains=past, rules=rules)
+    # A spring night is an hour shorter, and a schedule is never on the second.
+    due = cooldown - min(65 / 60, cooldown / 10)
+    allowed = all(h >= due for h in hours) and sum(h < 168 - 65 / 60 for h in hours) < budget
     assert (decision.verdict == "RETRAIN") is allowed

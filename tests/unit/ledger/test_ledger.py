@@ -229,6 +229,116 @@ class TestDecide:
             answered = list(pool.map(run, range(6)))
         assert sorted(map(len, answered)) == [0, 0, 0, 0, 0, 1]
 
+    def test_acts_as_of_another_time_and_is_recorded_at_the_true_one(self, ledger):
+        then = NOW - timedelta(days=100)
+        decide(ledger, "run1", as_of=then)
+        judged(ledger, "run1")
+        event = ledger.events("churn", "decision")[-1]
+        assert event.at == "2026-03-02T12:00:00.000000+00:00"
+        assert event.payload["as_of"] == "2025-11-22T12:00:00.000000+00:00"
+        # the cool-down is counted by the time acted as
+        later = then + timedelta(hours=23)
+        assert "cooling down until 2025-11-23" in decide(ledger, "run2", as_of=later).reason
+        assert decide(ledger, "run3", as_of=then + timedelta(hours=24)).verdict == "RETRAIN"
+        assert "as_of" not in add_decision(ledger, "run4").payload
+
+    def test_would_says_the_same_and_records_nothing(self, ledger):
+        ledger.request("churn", "drift", "psi 0.4", "w1", {}, NOW)
+        head = ledger.head("churn")
+        said = ledger.would("churn", "drift", RULES, NOW)
+        assert ledger.head("churn") == head
+        assert len(ledger.requests("churn")) == 1
+        assert decide(ledger, "run1", "drift") == said
+        assert "answered already by run1" in ledger.would("churn", "drift", RULES, NOW).reason
+        ledger.freeze("churn", "audit", key="f1", actor="ann", now=NOW)
+        assert "frozen" in ledger.would("churn", "manual", RULES, NOW).reason
+        assert ledger.would("churn", "manual", RULES, NOW, force=True).verdict == "RETRAIN"
+
+
+def add_decision(ledger, run_key):
+    decide(ledger, run_key)
+    return ledger.events("churn", "decision")[-1]
+
+
+class TestRequests:
+    def test_are_seen_in_the_chain_once(self, ledger):
+        for attempt in range(2):
+            at = NOW + timedelta(minutes=attempt)
+            ledger.request("churn", "drift", "6 of 11", "drift/3/w1", {"window": "w1"}, at)
+        events = ledger.events("churn")
+        assert [(e.kind, e.actor) for e in events] == [("request", "monitor")]
+        assert events[0].payload == {
+            "source": "drift",
+            "reason": "6 of 11",
+            "request": "drift/3/w1",
+            "details": {"window": "w1"},
+        }
+        assert ledger.verify().ok
+
+    def test_filed_by_many_at_once_are_one(self, ledger_url):
+        def file(number):
+            return Ledger(ledger_url).request("churn", "drift", "r", "w1", {}, NOW).id
+
+        with ThreadPoolExecutor(6) as pool:
+            assert len(set(pool.map(file, range(6)))) == 1
+        assert len(Ledger(ledger_url).events("churn", "request")) == 1
+
+    def test_one_that_cannot_be_recorded_is_not_filed(self, ledger):
+        add(ledger, "request:w1")  # the key is taken by an event of another kind
+        with pytest.raises(ConflictError, match="approval and request"):
+            ledger.request("churn", "drift", "r", "w1", {}, NOW)
+        assert ledger.requests("churn") == []
+
+    def test_a_run_whose_requests_were_answered_says_by_whom(self, ledger):
+        assert "no request" in decide(ledger, "early", "drift").reason
+        ledger.request("churn", "drift", "r", "w1", {}, NOW)
+        assert decide(ledger, "nightly", "schedule").verdict == "RETRAIN"
+        said = decide(ledger, "retrain__3__w1", "drift")
+        assert said.verdict == "SKIP"
+        assert said.reason == "the monitor's request was answered already by nightly"
+
+    def test_expire_once_and_are_recorded(self, ledger):
+        ledger.request("churn", "drift", "old", "w1", {}, NOW - timedelta(days=8))
+        ledger.request("churn", "decay", "answered", "w2", {}, NOW - timedelta(days=8))
+        ledger.request("other", "drift", "old too", "w1", {}, NOW - timedelta(days=9))
+        decide(ledger, "nightly")
+        ledger.request("churn", "drift", "forgotten", "w3", {}, NOW - timedelta(days=8))
+        ledger.request("churn", "drift", "fresh", "w4", {}, NOW - timedelta(days=7))
+        limit = NOW - timedelta(days=7)
+        assert [r.key for r in ledger.expire_requests("churn", limit, now=NOW)] == ["w3"]
+        assert [r.model for r in ledger.expire_requests(None, limit, now=NOW)] == ["other"]
+        assert ledger.expire_requests(None, limit, now=NOW) == []
+        assert [r.key for r in ledger.requests("churn")] == ["w4"]
+        event = ledger.events("churn", "request_expired")[-1]
+        assert event.actor == "maintenance"
+        assert event.payload == {
+            "reason": "nobody answered the request of 2026-02-22T12:00: forgotten",
+            "source": "drift",
+            "request": "w3",
+        }
+        assert len(ledger.events(kind="request_expired")) == 2
+        assert ledger.verify().ok
+
+    def test_an_expired_one_is_answered_by_nobody_and_not_filed_again(self, ledger):
+        ledger.request("churn", "drift", "r", "w1", {}, NOW - timedelta(days=8))
+        ledger.expire_requests("churn", NOW)
+        assert "expired" in decide(ledger, "run1", "drift").reason
+        assert ledger.request("churn", "drift", "r", "w1", {}, NOW).run_key == "expired"
+        assert ledger.requests("churn") == []
+
+    def test_are_answered_or_expire_but_never_both(self, ledger_url):
+        for number in range(12):
+            Ledger(ledger_url).request("churn", "drift", "r", f"w{number}", {}, NOW)
+
+        def close(number):
+            ledger = Ledger(ledger_url)
+            if number % 2:
+                return len(decide(ledger, f"run{number}").request_ids)
+            return len(ledger.expire_requests("churn", NOW + timedelta(days=1)))
+
+        with ThreadPoolExecutor(6) as pool:
+            assert sum(pool.map(close, range(6))) == 12
+
 
 class TestDatabase:
     def test_first_use_by_several_processes_at_once(self, ledger_url):

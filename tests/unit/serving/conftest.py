@@ -12,8 +12,10 @@ from fastapi.testclient import TestClient
 from include.serving.app import create_app
 from include.serving.engine import Engine, LoadedModel, build_engine
 from include.serving.follower import Follower
+from include.serving.prediction_log import LogLimits
 from include.serving.predictions import Limits
 from include.serving.telemetry import Metrics
+from include.store.files import open_store
 from tests.unit.serving.registry import CHURN, COLOUR, EXAMPLE, PRICE, MemoryRegistry, fit, wait_for
 
 
@@ -66,7 +68,14 @@ def served(
     metrics = Metrics()
     follower = Follower(registry, folder / "cache", metrics, poll_seconds=0.1)
     limits = Limits(body_bytes=200_000, rows=500)
-    with TestClient(create_app(follower, metrics, limits=limits)) as client:
+    app = create_app(
+        follower,
+        metrics,
+        limits=limits,
+        store=open_store(str(folder / "store")),
+        log_limits=LogLimits(seconds=0.1),
+    )
+    with TestClient(app) as client:
         wait_for(lambda: follower.ready)
         yield client
 

@@ -29,6 +29,8 @@ CHURN = {
     "features": FEATURES.to_dict(),
     "types": TYPES,
     "classes": ["no", "yes"],
+    "key": "customer",
+    "time": "seen_at",
 }
 PRICE = CHURN | {"task": "regression", "target": "price", "classes": []}
 COLOUR = CHURN | {"task": "multiclass", "target": "colour", "classes": [1, 2, 7]}

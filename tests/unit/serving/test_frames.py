@@ -21,7 +21,7 @@ RECORDS = [dict(zip(NAMES, row, strict=True)) for row in ROWS]
 
 
 def read(request: Any, max_rows: int = 100) -> Columns:
-    return read_invocation(orjson.dumps(request), SCHEMA, max_rows=max_rows)
+    return read_invocation(orjson.dumps(request), SCHEMA, max_rows=max_rows).columns
 
 
 def lists(columns: Columns) -> dict[str, list[Any]]:
@@ -62,7 +62,7 @@ def test_a_record_may_leave_out_a_missing_value() -> None:
 
 def test_csv_with_empty_cells_is_the_same_as_json() -> None:
     text = '\ufeffage,member,region,plan,other\r\n30,true,"north",1,x\r\n,,,,\r\n41.5,0,"so, th",2,y\r\n'
-    columns = read_csv(text.encode(), SCHEMA, max_rows=10)
+    columns = read_csv(text.encode(), SCHEMA, max_rows=10).columns
     assert lists(columns) == EXPECTED | {"region": ["north", None, "so, th"]}
 
 
@@ -132,5 +132,7 @@ def test_what_is_wrong_with_csv_is_said(text: bytes, message: str) -> None:
 
 
 def test_whole_numbers_beyond_a_float_stay_finite() -> None:
-    columns = read_csv(b"age,member,region,plan\n" + b"9" * 300 + b",1,a,1\n", SCHEMA, max_rows=10)
+    columns = read_csv(
+        b"age,member,region,plan\n" + b"9" * 300 + b",1,a,1\n", SCHEMA, max_rows=10
+    ).columns
     assert np.isfinite(columns["age"]).all()

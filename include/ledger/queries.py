@@ -1,0 +1,99 @@
+"""What the ledger's tables say: the questions behind a decision, each one query."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, RowMapping, exists, select, update
+
+from include.ledger.arbiter import BY_MONITOR, WEEK, Decision, Request
+from include.ledger.chain import iso
+from include.ledger.tables import DECISIONS, EVENTS, REQUESTS
+
+if TYPE_CHECKING:
+    from include.spec.schema import Retrain
+
+
+def find_freeze(connection: Connection, model: str) -> str | None:
+    """Return why a model is frozen; None where it is not."""
+    query = select(EVENTS).where(
+        (EVENTS.c.model == model) & EVENTS.c.kind.in_(("freeze", "unfreeze"))
+    )
+    row = connection.execute(query.order_by(EVENTS.c.seq.desc()).limit(1)).mappings().first()
+    if row is None or row["kind"] == "unfreeze":
+        return None
+    return str(json.loads(row["payload"]).get("reason") or "no reason given")
+
+
+def find_requests(connection: Connection, model: str, pending: bool) -> list[Request]:
+    """Return a model's requests, oldest first; only those that wait where `pending` is set."""
+    query = select(REQUESTS).where(REQUESTS.c.model == model).order_by(REQUESTS.c.id)
+    if pending:
+        query = query.where(REQUESTS.c.run_key.is_(None))
+    return [to_request(row) for row in connection.execute(query).mappings()]
+
+
+def find_answered(connection: Connection, model: str) -> str | None:
+    """Return what answered the monitor's newest request that waits no longer; None where there is none."""
+    query = select(REQUESTS.c.run_key).where(
+        REQUESTS.c.model == model,
+        REQUESTS.c.source.in_(sorted(BY_MONITOR)),
+        REQUESTS.c.run_key.is_not(None),
+    )
+    found = connection.execute(query.order_by(REQUESTS.c.id.desc()).limit(1)).scalar()
+    return None if found is None else str(found)
+
+
+def find_waiting_models(connection: Connection, before: str) -> list[str]:
+    """Return the models that have a request from before an ISO time which still waits."""
+    query = select(REQUESTS.c.model).where(REQUESTS.c.run_key.is_(None), REQUESTS.c.at < before)
+    return [str(name) for name in connection.execute(query.distinct()).scalars()]
+
+
+def to_request(row: RowMapping) -> Request:
+    """Return a row as a request."""
+    names = ("id", "model", "source", "reason", "key", "at", "run_key")
+    return Request(**{name: row[name] for name in names})
+
+
+def close_requests(connection: Connection, ids: Collection[int], run_key: str) -> None:
+    """Note which run answered requests, or that they are `EXPIRED`."""
+    if ids:
+        chosen = REQUESTS.c.id.in_(ids)
+        connection.execute(update(REQUESTS).where(chosen).values(run_key=run_key))
+
+
+def find_retrains(
+    connection: Connection, model: str, now: datetime, retrain: Retrain
+) -> list[datetime]:
+    """Return when the model was retrained unasked, as far back as any rule looks.
+
+    A run counts once it has a verdict: one that found nothing new, or failed before, has trained nothing. Two
+    runs of a model are never under way at once: its Dag runs one at a time.
+    """
+    since = iso(now - max(WEEK, retrain.cooldown))
+    has_verdict = exists().where(
+        EVENTS.c.model == model,
+        EVENTS.c.kind == "verdict",
+        EVENTS.c.actor == DECISIONS.c.run_key,
+    )
+    query = select(DECISIONS.c.at).where(
+        DECISIONS.c.model == model,
+        DECISIONS.c.verdict == "RETRAIN",
+        DECISIONS.c.by_hand.is_(False),
+        DECISIONS.c.at >= since,
+        has_verdict,
+    )
+    return [datetime.fromisoformat(at) for at in connection.execute(query).scalars()]
+
+
+def find_decision(connection: Connection, model: str, run_key: str) -> Decision | None:
+    """Return what was decided about a run; None where nothing was yet."""
+    mine = (DECISIONS.c.model == model) & (DECISIONS.c.run_key == run_key)
+    row = connection.execute(select(DECISIONS).where(mine)).mappings().first()
+    if row is None:
+        return None
+    return Decision(row["verdict"], row["reason"], tuple(json.loads(row["request_ids"])))

@@ -1,0 +1,177 @@
+"""The prediction log's way from a request to the store, away from the request.
+
+Owns the bounded queue and the one thread that empties it. A request puts references on the queue and goes on: it
+never waits for the store and never fails because of it. Where the queue is full the oldest entries are dropped,
+and counted; a store that is away is tried again with growing pauses.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from dataclasses import dataclass
+from datetime import date
+
+import pyarrow as pa
+
+from include.errors import EvergreenError
+from include.serving.log_rows import Entry, to_tables
+from include.serving.telemetry import Metrics, log_event
+from include.store.files import Store
+from include.store.parts import day_of
+from include.store.predictions import merge_small, write_part
+
+_MANY_PARTS = 64  # small parts of one day that this process wrote before it merges them
+
+
+@dataclass(frozen=True)
+class LogLimits:
+    """How much the log may hold, and how long.
+
+    Args:
+        seconds: Longest time an entry waits to be written while the store is well.
+        batch_rows: Rows after which it is written at once, and most rows in one write.
+        queue_rows: Most rows waiting.
+        queue_bytes: About the most memory they may take.
+        pause: First pause after a failed write, seconds; doubled up to `longest_pause`.
+        longest_pause: See `pause`.
+        farewell: Seconds that closing may take.
+    """
+
+    seconds: float = 5.0
+    batch_rows: int = 20_000
+    queue_rows: int = 200_000
+    queue_bytes: int = 128 * 2**20
+    pause: float = 0.5
+    longest_pause: float = 30.0
+    farewell: float = 10.0
+
+
+class PredictionLog:
+    """Takes entries from any thread and writes them in one of its own.
+
+    Args:
+        store: Where the log is.
+        metrics: Where rows and failures are counted.
+        limits: See `LogLimits`.
+    """
+
+    def __init__(self, store: Store, metrics: Metrics, limits: LogLimits | None = None) -> None:
+        self._store, self._metrics, self._limits = store, metrics, limits or LogLimits()
+        self._queue: deque[Entry] = deque()
+        self._rows = self._bytes = 0
+        self._lock = threading.Lock()
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._deadline = float("inf")
+        self._written: Counter[tuple[str, date]] = Counter()
+        self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
+        metrics.log_waiting.set_function(lambda: self._rows)
+
+    def start(self) -> None:
+        """Start the writing thread."""
+        self._thread.start()
+
+    def put(self, entry: Entry) -> None:
+        """Take an entry; the oldest ones go where there is no room."""
+        rows = entry.rows
+        dropped = 0
+        with self._lock:
+            self._queue.append(entry)
+            self._rows += rows
+            self._bytes += entry.size
+            while self._is_over() and len(self._queue) > 1:
+                dropped += self._take().rows
+            due = self._rows >= self._limits.batch_rows
+        self._metrics.log_queued.inc(rows)
+        if dropped:
+            self._metrics.log_dropped.inc(dropped)
+        if due and not self._wake.is_set():
+            self._wake.set()
+
+    def close(self) -> None:
+        """Write what is waiting and end the thread; what the store does not take in time is dropped."""
+        self._deadline = time.monotonic() + self._limits.farewell
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(self._limits.farewell + 5)
+        if self._rows:
+            log_event("prediction_log_lost", level=logging.ERROR, rows=self._rows)
+
+    def _is_over(self) -> bool:
+        return self._rows > self._limits.queue_rows or self._bytes > self._limits.queue_bytes
+
+    def _take(self) -> Entry:
+        entry = self._queue.popleft()
+        self._rows -= entry.rows
+        self._bytes -= entry.size
+        return entry
+
+    # --- the writing thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._wake.wait(self._limits.seconds)
+            self._wake.clear()
+            self._flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        while batch := self._next_batch():
+            try:
+                tables = to_tables(batch)
+            except Exception as error:  # noqa: BLE001  a fault of ours costs these rows, not all to come
+                self._lose(sum(entry.rows for entry in batch), error)
+                continue
+            for model, table in tables:
+                self._write(model, table)
+        self._tidy()
+
+    def _next_batch(self) -> list[Entry]:
+        batch: list[Entry] = []
+        rows = 0
+        with self._lock:
+            while self._queue and (
+                not batch or rows + self._queue[0].rows <= self._limits.batch_rows
+            ):
+                entry = self._take()
+                batch.append(entry)
+                rows += entry.rows
+        return batch
+
+    def _write(self, model: str, table: pa.Table) -> None:
+        """Write one table, as often as it takes; a part is named by its bytes, so none is doubled."""
+        pause = self._limits.pause
+        while True:
+            try:
+                keys = write_part(self._store, model, table)
+            except Exception as error:  # noqa: BLE001  whatever the store raises, the log goes on
+                self._metrics.log_failures.inc()
+                if pause == self._limits.pause:
+                    log_event("prediction_log_write_failed", level=logging.WARNING, error=error)
+                if time.monotonic() > self._deadline:
+                    self._lose(table.num_rows, error)
+                    return
+                if not self._closing.wait(pause):
+                    pause = min(2 * pause, self._limits.longest_pause)
+                    continue
+                time.sleep(self._limits.pause)
+            else:
+                self._metrics.log_written.inc(table.num_rows)
+                self._written.update((model, day) for key in keys if (day := day_of(key)))
+                return
+
+    def _lose(self, rows: int, error: Exception) -> None:
+        self._metrics.log_dropped.inc(rows)
+        log_event("prediction_log_lost", level=logging.ERROR, rows=rows, error=error)
+
+    def _tidy(self) -> None:
+        """Merge the small parts of a day once there are many, so that a reader need not open thousands."""
+        many = [each for each, parts in self._written.items() if parts >= _MANY_PARTS]
+        for model, day in many:
+            del self._written[model, day]
+            try:
+                merge_small(self._store, model, day, at_least=_MANY_PARTS)
+            except EvergreenError as error:
+                log_event("prediction_log_not_merged", level=logging.WARNING, error=error)

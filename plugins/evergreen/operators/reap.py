@@ -1,0 +1,179 @@
+"""The clean-up's first half: runs and requests that nobody ends are ended, and small files are made large ones."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from evergreen.factory.naming import monitor_experiment
+from evergreen.hooks.mlflow_hook import MlflowHook
+from evergreen.operators.stage import (
+    EvergreenOperator,
+    Workbench,
+    require_conf,
+    run_key,
+    utc_now,
+)
+from include.errors import SpecError
+from include.settings import get_settings
+from include.spec.loader import load_spec, spec_paths
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from include.spec.schema import Spec
+
+PARAM_NAMES = ("dry_run",)
+# A run whose Dag run has ended, yet which was opened a moment ago, may be about to be closed by `finish`.
+_SETTLED = timedelta(hours=6)
+# Airflow does not know every run: `./evergreen run` keeps a database of its own.
+_STRANGE = timedelta(days=3)
+# The monitor asks again with its next window, as long as there is reason to.
+_REQUEST = timedelta(days=7)
+_UNDER_WAY = ["queued", "running"]
+_OURS = ("evergreen.run_key", "evergreen.trial")
+_PARENT = "mlflow.parentRunId"
+
+
+class ReapOperator(EvergreenOperator):
+    """Base of the tasks of the clean-up: the parts they work with, and whether they may act.
+
+    Args:
+        mlflow_conn_id: Airflow connection of type `mlflow`.
+    """
+
+    ui_color = "#efe9dc"
+
+    def __init__(
+        self, *, mlflow_conn_id: str = MlflowHook.default_conn_name, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.mlflow_conn_id = mlflow_conn_id
+
+    @cached_property
+    def bench(self) -> Workbench:
+        """The parts, of no model in particular."""
+        return Workbench("", MlflowHook(self.mlflow_conn_id), get_settings())
+
+    @cached_property
+    def specs(self) -> list[Spec]:
+        """All specs; a broken one is left out, and so are its logs."""
+        found = []
+        for path in spec_paths(self.bench.settings):
+            try:
+                found.append(load_spec(path, self.bench.settings))
+            except SpecError as error:
+                self.log.warning("left alone: %s", error)
+        return found
+
+    def work(self, context: Context) -> Any:
+        """Look whether this is a dry run, then act."""
+        require_conf(context["dag_run"].conf, PARAM_NAMES)
+        asked = context["params"].get("dry_run")
+        # A run by hand only shows what it would do, unless told otherwise.
+        dry = asked if asked is not None else context["dag_run"].run_type.value != "scheduled"
+        if dry:
+            self.log.info("dry run: nothing is changed; pass dry_run=false to act")
+        return self.act(context, utc_now(), dry=dry)
+
+    @abstractmethod
+    def act(self, context: Context, now: datetime, *, dry: bool) -> Any:
+        """Do the task's part and return what goes to XCom.
+
+        Args:
+            context: Airflow's context.
+            now: The time.
+            dry: Only say what would be done.
+        """
+
+
+class CloseRunsOperator(ReapOperator):
+    """Closes the MLflow runs that dead workers left RUNNING. Returns their ids by experiment.
+
+    A run stays open as long as Airflow knows its Dag run to be queued or running, however long that takes.
+    """
+
+    def act(self, context: Context, now: datetime, *, dry: bool) -> dict[str, list[str]]:
+        """Close them, experiment by experiment."""
+        from include.store.prune import stored_models
+
+        models = sorted({*stored_models(self.bench.store), *(spec.model for spec in self.specs)})
+        closed = {}
+        for experiment in (e for m in models for e in (m, monitor_experiment(m))):
+            found = self._close(context, experiment, now, dry=dry)
+            if found:
+                self.log.info("%s: %s", experiment, ", ".join(found))
+                closed[experiment] = found
+        return closed
+
+    def _close(self, context: Context, experiment: str, now: datetime, *, dry: bool) -> list[str]:
+        registry = self.bench.registry
+        opened = registry.open_runs(experiment)
+        if opened is None:
+            return []
+        alive = {run_id for run_id, tags in opened.items() if _alive(context, tags, now)}
+        if dry:
+            return [
+                run_id
+                for run_id, tags in opened.items()
+                if not {run_id, tags.get(_PARENT)} & alive and any(tag in tags for tag in _OURS)
+            ]
+        return registry.reap_runs(experiment, older_than=_SETTLED, now=now, keep=alive)
+
+
+def _alive(context: Context, tags: Mapping[str, str], now: datetime) -> bool:
+    """Return whether somebody may still be working on an MLflow run."""
+    opened = int(tags.get("evergreen.opened_ms", 0)) / 1000
+    age = now.timestamp() - opened
+    if age < _SETTLED.total_seconds():
+        return True
+    dag_id, run_id = tags.get("airflow.dag_id"), tags.get("airflow.run_id")
+    if not dag_id or not run_id:
+        return False  # a trial: alive with its parent
+    count = context["ti"].get_dr_count
+    if count(dag_id=dag_id, run_ids=[run_id], states=_UNDER_WAY):
+        return True
+    return age < _STRANGE.total_seconds() and not count(dag_id=dag_id, run_ids=[run_id])
+
+
+class ExpireRequestsOperator(ReapOperator):
+    """Gives up wishes to retrain that nobody answered for long. Returns how many, by model."""
+
+    def act(self, context: Context, now: datetime, *, dry: bool) -> dict[str, int]:
+        """Expire them; each is recorded in the ledger."""
+        ledger, given_up = self.bench.ledger, {}
+        for spec in self.specs:
+            before = now - _REQUEST - spec.retrain.cooldown
+            if dry:
+                waiting = ledger.requests(spec.model)
+                stale = [r for r in waiting if datetime.fromisoformat(r.at) < before]
+            else:
+                actor = run_key(context)
+                stale = ledger.expire_requests(spec.model, before, now=now, actor=actor)
+            for request in stale:
+                self.log.info("%s: %s, asked for at %s", spec.model, request.reason, request.at)
+            if stale:
+                given_up[spec.model] = len(stale)
+        return given_up
+
+
+class CompactLogsOperator(ReapOperator):
+    """Makes one file of the many small ones of each past day of predictions. Returns how many, by model."""
+
+    def act(self, context: Context, now: datetime, *, dry: bool) -> dict[str, int]:  # noqa: ARG002
+        """Compact the days that are over."""
+        from include.store.predictions import compact
+
+        if dry:
+            return {}
+        made = {spec.model: self._compact(spec, compact, now) for spec in self.specs}
+        return {model: count for model, count in made.items() if count}
+
+    def _compact(self, spec: Spec, compact: Any, now: datetime) -> int:
+        count: int = compact(self.bench.store, spec.model, before=now.date())
+        if count:
+            self.log.info("%s: compacted %d files", spec.model, count)
+        return count

@@ -1,0 +1,281 @@
+"""The clean-up's Dag against a real MLflow: what it ends, what it removes, what it leaves alone."""
+
+import itertools
+import json
+import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+
+from include.ledger.ledger import Ledger
+from include.registry.gateway import Registry
+from include.store.files import open_store
+from include.store.prune import Plan
+from include.store.snapshots import commit_snapshot, read_manifest, snapshot_paths
+from tests.integration.airflow.conftest import ROOT
+from tests.integration.airflow.runs import dags_of, run
+from tests.models import small_spec, write_spec
+from tests.servers import free_port
+from tests.unit.store.conftest import snapshot_of
+
+ACT = {"run_conf": {"dry_run": False}}
+DAY = timedelta(days=1)
+VERSIONED, OPEN, FORGOTTEN, YOUNG = (letter * 32 for letter in "abcd")
+_NUMBERS = itertools.count()
+
+
+def days_ago(days: float) -> datetime:
+    return datetime.now(UTC) - days * DAY
+
+
+@pytest.fixture
+def model(world, tmp_path, monkeypatch):
+    """A model nobody else uses, in a home of its own; MLflow and Airflow are everybody's."""
+    name = f"reaped_{next(_NUMBERS)}"
+    monkeypatch.setenv("EVERGREEN_HOME", str(tmp_path))
+    monkeypatch.setenv("EVERGREEN_MODELS", str(tmp_path / "models"))
+    write_spec(tmp_path / "models", small_spec(name, tmp_path / "data"))
+    return name
+
+
+@pytest.fixture
+def store(model, tmp_path):
+    return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def ledger(model, tmp_path):
+    return Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+
+
+@pytest.fixture
+def registry(mlflow_url):
+    return Registry(mlflow_url)
+
+
+@pytest.fixture
+def reap(model):
+    return dags_of(ROOT / "dags/maintenance.py")["evergreen__reap"]
+
+
+def age(store, key: str, days: float) -> None:
+    """Make the files under a key older."""
+    for stored in list(store.scan(key)):
+        moment = (stored.written_at - days * DAY).timestamp()
+        os.utime(store.root / stored.key, (moment, moment))
+
+
+def put_snapshot(store, model: str, snapshot_id: str, days: float, folder) -> None:
+    manifest, path = snapshot_of(pa.table({"x": [snapshot_id]}), folder / snapshot_id, snapshot_id)
+    manifest = replace(manifest, model=model)
+    assert commit_snapshot(store, manifest, {manifest.files[0].name: path})
+    age(store, f"snapshots/{model}/{snapshot_id}/", days)
+
+
+def snapshots(store, model: str) -> set[str]:
+    """Return the ids of the snapshots that are there; each of them is whole."""
+    found = {key.split("/")[2] for key in store.list(f"snapshots/{model}/")}
+    for snapshot_id in found:
+        snapshot_paths(store, read_manifest(store, model, snapshot_id))
+    return found
+
+
+def open_run(registry, model: str, key: str, days: float, **tags: str) -> str:
+    """Open an MLflow run some days ago, as `ensure_run` does."""
+    opened = int(days_ago(days).timestamp() * 1000)
+    own = {"evergreen.run_key": key, "evergreen.opened_ms": str(opened)}
+    made = registry.client.create_run(
+        registry.experiment_id(model),
+        start_time=opened,
+        tags=own | {name.replace("__", "."): value for name, value in tags.items()},
+    )
+    return made.info.run_id
+
+
+def add_version(registry, model: str, snapshot_id: str) -> None:
+    client, run_id = registry.client, registry.ensure_run(model, "done", "done", {})
+    registry.finish_run(run_id)
+    made = client.create_logged_model(
+        registry.experiment_id(model), name=model, source_run_id=run_id
+    )
+    client.finalize_logged_model(made.model_id, "READY")
+    client.create_registered_model(model)
+    client.create_model_version(
+        model,
+        f"models:/{made.model_id}",
+        run_id,
+        tags={"evergreen.snapshot_id": snapshot_id},
+        model_id=made.model_id,
+    )
+
+
+def add_dag_run(model: str, run_id: str, state: str) -> dict[str, str]:
+    """Put a training run into Airflow's database; return the tags of its MLflow run."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+
+    dag_id = f"{model}__train"
+    dags_of(ROOT / "dags/training.py")
+    with create_session() as session:
+        session.add(DagRun(dag_id=dag_id, run_id=run_id, run_type="manual", state=state))
+    return {"airflow__dag_id": dag_id, "airflow__run_id": run_id}
+
+
+def statuses(registry, *runs: str) -> list[str]:
+    return [registry.client.get_run(run_id).info.status for run_id in runs]
+
+
+@pytest.fixture
+def four(store, model, registry, tmp_path):
+    """Four snapshots, each with a reason of its own to stay or to go."""
+    for snapshot_id in (VERSIONED, OPEN, FORGOTTEN):
+        put_snapshot(store, model, snapshot_id, 40, tmp_path)
+    put_snapshot(store, model, YOUNG, 1, tmp_path)
+    add_version(registry, model, VERSIONED)
+    open_run(registry, model, "at work", 0, evergreen__snapshot_id=OPEN)
+
+
+def test_what_nothing_needs_goes_and_what_a_version_needs_stays(
+    four, model, store, ledger, reap
+) -> None:
+    store.write_bytes(f"runs/{model}/f/old.skops", b"12345")
+    age(store, f"runs/{model}/", 31)
+
+    looked = run(reap)  # by hand: only a look
+    assert (looked.state, looked.tasks["prune"]) == ("success", "skipped")
+    assert looked.xcoms["prune", "skip_reason"] == "dry run: 2 entries would be removed"
+    assert snapshots(store, model) == {VERSIONED, OPEN, FORGOTTEN, YOUNG}
+    told = looked.value("plan")
+    assert told["entries"] == 2
+    assert told["models"][model].startswith("1 snapshot and 1 work file, ")
+    plan = Plan.from_json(store.read_bytes(told["plan"]))
+    assert [entry.key for entry in plan.entries] == [
+        f"snapshots/{model}/{FORGOTTEN}/",
+        f"runs/{model}/f/old.skops",
+    ]
+    assert sum(entry.bytes for entry in plan.entries) == told["bytes"] > 5
+    assert ledger.events(model) == []
+
+    acted = run(reap, **ACT)
+    assert acted.state == "success"
+    assert acted.value("prune") == {"removed": 2, "kept": 0}
+    assert snapshots(store, model) == {VERSIONED, OPEN, YOUNG}
+    assert list(store.list(f"runs/{model}/")) == []
+    (event,) = ledger.events(model)
+    assert (event.kind, event.actor) == ("pruned", f"evergreen__reap/{acted.run_id}")
+    assert event.payload["counts"] == {"runs": 1, "snapshots": 1}
+    assert event.payload["bytes"] == told["bytes"]
+    assert event.payload["reason"].startswith("nothing needs them: 1 snapshot and 1 work file, ")
+
+    again = run(reap, **ACT)
+    assert again.value("prune") == {"removed": 0, "kept": 0}
+    assert ledger.events(model) == [event]
+
+
+def test_a_model_at_work_is_left_alone(four, model, store, reap) -> None:
+    add_dag_run(model, "long", "running")
+    ended = run(reap, **ACT)
+    assert ended.value("prune") == {"removed": 0, "kept": 0}
+    assert len(snapshots(store, model)) == 4
+    plan = Plan.from_json(store.read_bytes(ended.value("plan")["plan"]))
+    assert plan.held == {model: f"a run of {model}__train is under way"}
+
+
+def test_a_training_that_begins_after_the_plan_keeps_its_snapshot(
+    four, model, store, reap, monkeypatch
+) -> None:
+    from evergreen.operators.prune import PlanOperator
+
+    plan = PlanOperator.act
+
+    def plan_and_begin(self, context, now, *, dry):
+        told = plan(self, context, now, dry=dry)
+        assert told["entries"] == 1
+        add_dag_run(model, "begun", "running")
+        return told
+
+    monkeypatch.setattr(PlanOperator, "act", plan_and_begin)
+    ended = run(reap, **ACT)
+    assert ended.value("prune") == {"removed": 0, "kept": 1}
+    assert len(snapshots(store, model)) == 4
+
+
+def test_an_mlflow_that_lost_its_memory_removes_nothing(four, model, store, ledger, reap) -> None:
+    payload = {"from": None, "to": "7", "previous": None, "reason": "better"}
+    ledger.record(model, "promotion", "p", payload, "somebody", days_ago(3))
+    ended = run(reap, **ACT)
+    assert ended.value("prune") == {"removed": 0, "kept": 0}
+    plan = Plan.from_json(store.read_bytes(ended.value("plan")["plan"]))
+    assert plan.held == {model: "MLflow does not know version 7, the ledger's champion"}
+    assert len(snapshots(store, model)) == 4
+
+
+def test_an_mlflow_that_is_away_removes_nothing(four, model, store, reap, monkeypatch) -> None:
+    away = {"conn_type": "mlflow", "host": f"http://127.0.0.1:{free_port()}"}
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(away))
+    for task in reap.tasks:
+        task.retries = 0
+    ended = run(reap, **ACT)
+    assert ended.state == "failed"
+    assert ended.tasks["close_runs"] == "failed"
+    assert {ended.tasks[t] for t in ("compact_logs", "plan", "prune")} == {"upstream_failed"}
+    assert len(snapshots(store, model)) == 4
+    assert list(store.list("reap/")) == []
+
+
+def test_runs_of_dead_workers_are_closed_and_those_at_work_are_not(
+    model, registry, store, reap
+) -> None:
+    ended = open_run(registry, model, "ended", 1, **add_dag_run(model, "ended", "success"))
+    failed = open_run(registry, model, "failed", 1, **add_dag_run(model, "failed", "failed"))
+    unknown = {"airflow__dag_id": f"{model}__train", "airflow__run_id": "cleaned away"}
+    forgotten = open_run(registry, model, "forgotten", 4, **unknown)
+    orphan = open_run(registry, model, "a trial", 1, mlflow__parentRunId=ended)
+    dead = [ended, failed, forgotten, orphan]
+
+    training = open_run(registry, model, "long", 9, **add_dag_run(model, "long", "running"))
+    waiting = open_run(registry, model, "next", 9, **add_dag_run(model, "next", "queued"))
+    trial = open_run(registry, model, "its trial", 9, mlflow__parentRunId=training)
+    young = open_run(registry, model, "young", 0.1, **add_dag_run(model, "young", "success"))
+    elsewhere = open_run(registry, model, "by ./evergreen run", 1, **unknown)
+    foreign = registry.client.create_run(registry.experiment_id(model), start_time=1).info.run_id
+    alive = [training, waiting, trial, young, elsewhere, foreign]
+
+    looked = run(reap)
+    assert {e: sorted(r) for e, r in looked.value("close_runs").items()} == {model: sorted(dead)}
+    assert set(statuses(registry, *dead)) == {"RUNNING"}
+    acted = run(reap, **ACT)
+    assert {e: sorted(r) for e, r in acted.value("close_runs").items()} == {model: sorted(dead)}
+    assert set(statuses(registry, *dead)) == {"KILLED"}
+    assert set(statuses(registry, *alive)) == {"RUNNING"}
+    assert run(reap, **ACT).value("close_runs") == {}
+
+
+def test_wishes_nobody_answered_are_given_up(model, ledger, reap) -> None:
+    for days in (1, 7, 9):  # a week, and the cool-down of a day
+        ledger.request(model, "drift", f"{days} days", f"drift/{days}", {}, days_ago(days))
+    ledger.request(model, "drift", "long ago", "drift/99", {}, days_ago(99))
+    assert run(reap).value("expire_requests") == {model: 2}
+    assert len(ledger.requests(model)) == 4
+    assert run(reap, **ACT).value("expire_requests") == {model: 2}
+    assert [request.reason for request in ledger.requests(model)] == ["1 days", "7 days"]
+    assert run(reap, **ACT).value("expire_requests") == {}
+
+
+def test_a_wrong_spec_and_a_wrong_name_stop_nobody(four, model, store, reap, tmp_path) -> None:
+    (tmp_path / "models" / "broken.yaml").write_text("model: broken\n")
+    store.write_bytes("runs/it's/f/x.skops", b"x")
+    store.write_bytes("predictions/broken/date=2020-01-01/1-a.parquet", b"x")
+    age(store, "runs/it's/", 99)
+    age(store, "predictions/broken/", 9999)
+    ended = run(reap, **ACT)
+    assert ended.value("prune") == {"removed": 1, "kept": 0}
+    assert snapshots(store, model) == {VERSIONED, OPEN, YOUNG}
+    assert store.exists("runs/it's/f/x.skops")
+    assert store.exists("predictions/broken/date=2020-01-01/1-a.parquet")
+
+
+def test_an_unknown_parameter_is_refused(reap, store) -> None:
+    assert run(reap, run_conf={"dryrun": False}).tasks["close_runs"] == "failed"
