@@ -24,7 +24,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ class Bench:
     judged: list[Judged] = field(default_factory=list)
     champion: Champion | None = None
     versions: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
+    rows: int = 0  # of the window looked at
 
     def __post_init__(self) -> None:
         self.store = open_store(str(self.folder / "store"))
@@ -223,7 +223,6 @@ class Bench:
         history = [e.payload for e in events if e.payload["version"] == version]
         findings = [*self._look(window, version, as_of, history), *self._score(matured, version)]
         outcome = decide(self.spec, findings, history, window=window.key, matured=matured.key)
-        rows = next((int(f.value or 0) for f in findings if f.check == "volume" and f.value), 0)
         self.ledger.record(
             self.plan.model,
             "monitor",
@@ -236,7 +235,7 @@ class Bench:
                 "drifts": outcome.drifts,
                 "decays": outcome.decays,
                 "broken": outcome.broken,
-                "rows": self._rows if rows is not None else 0,
+                "rows": self.rows,
             },
             "bench",
             as_of,
@@ -253,7 +252,9 @@ class Bench:
             key = f"{wish.source}/{version}/{window.key}"
             self.ledger.request(self.plan.model, wish.source, wish.reason, key, {}, as_of)
         if outcome.wishes:
-            self._retrain(judged, outcome.wishes[0].source, f"retrain__{version}__{window.key}", as_of)
+            self._retrain(
+                judged, outcome.wishes[0].source, f"retrain__{version}__{window.key}", as_of
+            )
 
     def _look(
         self, window: Window, version: str, now: datetime, history: Sequence[dict[str, Any]]
@@ -262,7 +263,7 @@ class Bench:
         collected = collect(
             self.spec, self.store, window, version, out=self.folder / "monitor" / window.key
         )
-        self._rows = collected.rows
+        self.rows = collected.rows
         counts = [int(p["rows"]) for p in history]
         return [
             *check_quality(
@@ -342,11 +343,8 @@ def run(task: tuple[str, int, int]) -> dict[str, Any]:
 def row(scenario: str, plays: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Sum up the plays of one scenario."""
     found: dict[str, Any] = {"scenario": scenario, "plays": len(plays)}
-    delays, first, false, windows, right, broken_runs = [], 0, 0, 0, 0, 0
-    lasts = timedelta(days=SCENARIOS[scenario].lasts or 10_000)
+    delays, first, false, windows, right = [], 0, 0, 0, 0
     for one in plays:
-        onset = datetime.strptime(one["onset"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-        ends = onset + lasts
         after = [j for j in one["judged"] if j["window"] >= one["onset"]]
         delay = next((n for n, j in enumerate(after, 1) if j["retrain"]), None)
         if SCENARIOS[scenario].drifts:
@@ -357,8 +355,6 @@ def row(scenario: str, plays: Sequence[dict[str, Any]]) -> dict[str, Any]:
             windows += calm
             false += bool(judged["retrain"]) and calm
             right += judged["outcome"] == "PROMOTE" and not calm
-            inside = one["onset"] <= judged["window"] < f"{ends:%Y%m%dT%H%M%SZ}"
-            broken_runs += bool(judged["retrain"]) and inside
     found |= {
         "detected": None if not delays else sum(d is not None and d <= WITHIN for d in delays),
         "delay": sorted(d for d in delays if d is not None),
@@ -366,7 +362,6 @@ def row(scenario: str, plays: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "false": false,
         "windows": windows,
         "promoted": right,
-        "broken_runs": broken_runs,
     }
     return found
 

@@ -10,12 +10,12 @@ export AIRFLOW_USER="${AIRFLOW_USER:-admin}"
 dag=$1__train run=$1-$2
 
 # Password and token go through pipes: arguments of programs can be seen by everybody on the machine.
-token=$(jq -n '{username: env.AIRFLOW_USER, password: env.AIRFLOW_PASSWORD}' |
-  curl -sS --fail-with-body -H 'Content-Type: application/json' -d @- "$url/auth/token" |
-  jq -r .access_token)
+login=$(jq -n '{username: env.AIRFLOW_USER, password: env.AIRFLOW_PASSWORD}' |
+  curl -sS --fail -H 'Content-Type: application/json' -d @- "$url/auth/token")
+token=$(echo "$login" | jq -r .access_token)
 api() {
   printf 'header = "Authorization: Bearer %s"\n' "$token" |
-    curl -sS --fail-with-body -K - -H 'Content-Type: application/json' "$@"
+    curl -sS --retry 4 --fail-with-body -K - -H 'Content-Type: application/json' "$@"
 }
 runs=$url/api/v2/dags/$dag/dagRuns
 
@@ -28,11 +28,11 @@ answer=$(api -d "$body" -w '\n%{http_code}' "$runs") || case $answer in
 esac
 
 # Wait until it has ended.
-while state=$(api "$runs/$run" | jq -r .state); do
-  case $state in
-    success | failed) break ;;
-    *) sleep 2 ;;
-  esac
+state=queued
+while [ "$state" != success ] && [ "$state" != failed ]; do
+  sleep 2
+  answer=$(api "$runs/$run") || { echo "$answer" >&2; exit 1; }
+  state=$(echo "$answer" | jq -r .state)
 done
 
 # The result. A task that was skipped, or not reached, has none.

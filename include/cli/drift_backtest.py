@@ -194,11 +194,13 @@ def _print(
     decided: Sequence[Outcome],
     rows: Sequence[Row],
 ) -> None:
+    from include.monitor.phrases import count
+
     console, rules = get_console(), bench.spec.monitor.drift
     first, last = replayed[0].window.start, replayed[-1].window.end
     versions = ", ".join(dict.fromkeys(one.version for one in replayed))
     console.print(
-        f"[bold]{bench.spec.model}[/]: {len(replayed)} windows, {first:%Y-%m-%d} to {last:%Y-%m-%d}, "
+        f"[bold]{bench.spec.model}[/]: {count(len(replayed), 'window')}, {first:%Y-%m-%d} to {last:%Y-%m-%d}, "
         f"version {versions}; {rules.violations.k} of {rules.violations.of} windows, "
         f"share {rules.share:.0%}",
         soft_wrap=True,
@@ -210,7 +212,8 @@ def _print(
             print_table(_columns(title, asked), [_cells(row, asked) for row in mine])
     broken = [o.reason for o in decided if o.broken]
     if broken:
-        console.print(f"Broken data in {len(broken)} windows, which alarm nobody's retrain:")
+        many = count(len(broken), "window")
+        console.print(f"Broken data in {many}; none of them asks for a retrain:")
     for reason in broken[:_SHOWN_BROKEN]:
         console.print(f"  - {reason}", markup=False, soft_wrap=True)
     if asked.plot:

@@ -56,25 +56,30 @@ def draw_backtest(
     path.parent.mkdir(parents=True, exist_ok=True)
     watched = any(one.performance and one.performance.interval for one in replayed)
     figure = figure_of(10.5, 8.6 if watched else 6.2)
-    panels = [figure.add_subplot(3 if watched else 2, 1, n + 1) for n in range(2 + watched)]
-    for axes in panels:
+    grid = figure.add_gridspec(3 if watched else 2, 2 if watched else 1)
+    over_time = [figure.add_subplot(grid[n, :]) for n in range(1 + watched)]
+    by_threshold = [figure.add_subplot(grid[-1, n]) for n in range(1 + watched)]
+    for axes in (*over_time, *by_threshold):
         dress(axes)
     decided = outcomes(spec, replayed)
-    _levels(panels[0], spec, replayed, decided)
+    _levels(over_time[0], spec, replayed, decided)
     if watched:
-        _live(panels[1], spec, replayed, decided)
-    for axes in panels[: 1 + watched]:
+        _live(over_time[1], spec, replayed, decided)
+    for axes in over_time:
         _time_axis(axes, replayed, began)
-    _alarms(panels[-1], [row for row in rows if row.kind == "drift"])
+    _alarms(by_threshold[0], "drift.alert", [row for row in rows if row.kind == "drift"])
+    if watched:
+        mine = [row for row in rows if row.kind == "decay"]
+        _alarms(by_threshold[1], "performance.max_drop", mine)
     return save(figure, path)
 
 
 def _levels(
     axes: Axes, spec: Spec, replayed: Sequence[Replayed], decided: Sequence[Outcome]
 ) -> None:
-    name_axes(axes, f"{spec.model}: drift of each window", "", "drift level")
+    name_axes(axes, f"{spec.model}: drift of each window", "", "drift level (bottom: none proven)")
     axes.set_yscale("log")
-    ends = [_x(one.window.end) for one in replayed]
+    ends = [_middle(one) for one in replayed]
     heights = [max(_FLOOR, level(spec.monitor.drift, one.drift)) for one in replayed]
     axes.plot(ends, heights, color=MUTED, linewidth=1, zorder=1)
     kinds = [_kind(outcome) for outcome in decided]
@@ -143,8 +148,12 @@ def _points(replayed: Sequence[Replayed], decided: Sequence[Outcome], up: bool) 
             middle = found.interval.improvement
             worse, better = middle - found.interval.low, found.interval.high - middle
             below, above = (worse, better) if up else (better, worse)
-            at = _x(one.window.end)
+            at = _middle(one)
             yield _Live(at, found.live, found.holdout, below, above, outcome.decays)
+
+
+def _middle(one: Replayed) -> float:
+    return (_x(one.window.start) + _x(one.window.end)) / 2
 
 
 def _x(moment: datetime) -> float:
@@ -158,30 +167,28 @@ def _time_axis(axes: Axes, replayed: Sequence[Replayed], began: datetime | None)
 
     if began is not None:
         axes.axvline(_x(began), color=INK, linewidth=1.2, linestyle=":", label="drift began")
-    length = replayed[0].window.end - replayed[0].window.start
-    axes.set_xlim(_x(replayed[0].window.start), _x(replayed[-1].window.end + length))
+    axes.set_xlim(_x(replayed[0].window.start), _x(replayed[-1].window.end))
     ticks = AutoDateLocator()
     axes.xaxis.set_major_locator(ticks)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(ticks))
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8.5, frameon=False)
 
 
-def _alarms(axes: Axes, rows: Sequence[Row]) -> None:
+def _alarms(axes: Axes, setting: str, rows: Sequence[Row]) -> None:
     """Draw alarms by threshold: false ones before the drift began and the delay after it, where that is known."""
     places = range(len(rows))
     split = any(row.false_per_100 is not None for row in rows)
-    title = "false alarms per 100 windows" if split else "windows that ask for a retrain"
-    name_axes(axes, f"What each threshold would have done: {title}", "alert threshold", "alarms")
+    title = "False alarms; above: windows until found" if split else "Windows that ask for a retrain"
+    unit = "false alarms per 100 windows" if split else "windows"
+    name_axes(axes, title, f"monitor.{setting}, the spec's in red", unit)
     heights = [(row.false_per_100 or 0.0) if split else float(row.alarms) for row in rows]
     axes.bar(places, heights, color=[LIMIT if row.own else CHALLENGER for row in rows], width=0.6)
-    axes.set_xticks(
-        list(places), [f"{row.threshold:g}{' (spec)' if row.own else ''}" for row in rows]
-    )
-    axes.set_ylim(0, 1.25 * max([1.0, *heights]))
+    axes.set_xticks(list(places), [f"{row.threshold:.3g}" for row in rows])
+    for tick, row in zip(axes.get_xticklabels(), rows, strict=True):
+        tick.set_color(LIMIT if row.own else MUTED)
+    axes.set_ylim(0, 1.3 * max([1.0, *heights]))
     for place, row, height in zip(places, rows, heights, strict=True):
-        text = f"{height:.3g}"
-        if split:
-            text += f"\nafter {row.delay}" if row.delay else "\nmissed"
+        text = f"{row.delay or '–'}" if split else f"{height:.3g}"
         axes.annotate(
             text, (place, height), ha="center", va="bottom", fontsize=8.5, color=INK,
             xytext=(0, 2), textcoords="offset points",

@@ -26,13 +26,13 @@ def command(name: str, key: str, yes: bool, as_json: bool) -> None:
     made in the last seconds are still in the memory of serving: run it again a little later.
     """
     from include.settings import get_settings
-    from include.spec.loader import find_spec
+    from include.spec.loader import find_spec, load_spec
     from include.stack.status import running_settings
     from include.store.files import open_store
     from include.store.forget import forget
 
     settings = running_settings(get_settings())
-    spec = find_spec(name, settings)
+    spec = load_spec(find_spec(name, settings), settings)
     if not yes:
         click.confirm(f"Remove what is known about {key} from the logs of {name}?", abort=True)
     gone = forget(

@@ -6,7 +6,8 @@ Evidently's own handling of raw columns goes wrong where live data is not well b
   into one bin and hides any drift. Here the bins are the reference's deciles, and a value that makes up a tenth of
   the reference has a bin of its own.
 * A bin that is empty on one side is filled with 0.0001, or with a millionth of the smallest share when that is
-  below 0.0001, so that PSI jumps with the sample's size. Here it counts as one row.
+  below 0.0001, so that PSI jumps with the sample's size. Here it counts as one row of the smaller sample, and as
+  0.0001 in samples so large that this is more.
 * The Wasserstein distance is divided by the standard deviation, but by at least 0.001, which hides any drift of a
   feature on a small scale. Here the sample is brought to the reference's scale first.
 * Its Kolmogorov-Smirnov value is a p-value, which falls with drift and with the sample's size. Here it is the
@@ -38,6 +39,7 @@ METHOD_NAMES: Mapping[Method, str] = {
     "wasserstein": "Wasserstein distance in standard deviations",
 }
 _BINS = 10
+_LEAST_SHARE = 1e-4
 _MOST_CATEGORIES = 30
 _RARE = 0.01  # share of the reference below which a category shares a bin with others
 
@@ -193,11 +195,13 @@ def _edges(reference: Floats) -> Floats:
 def _filled(
     reference: NDArray[np.int64], current: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Add one row to each bin that is empty on one side only."""
-    return (
-        np.append(reference, np.setdiff1d(current, reference)),
-        np.append(current, np.setdiff1d(reference, current)),
-    )
+    """Add rows to each bin that is empty on one side only: as small a share as the smaller side can show."""
+    share = max(_LEAST_SHARE, 1 / min(len(reference), len(current)))
+
+    def filled(side: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.append(side, np.repeat(np.setdiff1d(other, side), round(share * len(side))))
+
+    return filled(reference, current), filled(current, reference)
 
 
 def _scaled(reference: Floats, current: Floats) -> tuple[Floats, Floats]:

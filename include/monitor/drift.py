@@ -16,8 +16,8 @@ from include.monitor.distance import METHOD_NAMES, Distance, Method, distance, p
 from include.monitor.findings import Finding, Status
 from include.monitor.phrases import count
 from include.monitor.reference import Reference
-from include.monitor.rows import Rows
-from include.monitor.sample import Subject, subjects
+from include.monitor.rows import count_rows
+from include.monitor.sample import Subject, SubjectCheck, subjects
 from include.monitor.significance import adjusted
 from include.spec.schema import Spec
 
@@ -48,19 +48,23 @@ def check_drift(
     Raises:
         DataError: A file cannot be read.
     """
-    with Rows([path]) as rows:
-        total = rows.count()
-    if total < spec.monitor.min_rows:
-        text = f"{count(total, 'row')}, {spec.monitor.min_rows:,} are needed (monitor.min_rows)."
-        return (
-            Finding("drift", None, "insufficient_data", text, total, spec.monitor.min_rows),
-            Finding(
-                "prediction_drift", None, "insufficient_data", text, total, spec.monitor.min_rows
-            ),
-        )
-    if labels is not None and labels.num_rows < spec.monitor.min_rows:
+    total, least = count_rows(path), spec.monitor.min_rows
+    thin = []
+    if labels is not None and labels.num_rows < least:
+        thin = [_thin("target_drift", labels.num_rows, "label", least)]
         labels = None
-    return tuple(_judge(spec, subjects(spec, path, reference, labels=labels, seed=seed)))
+    if total < least:
+        return (
+            _thin("drift", total, "row", least),
+            _thin("prediction_drift", total, "row", least),
+            *thin,
+        )
+    return (*_judge(spec, subjects(spec, path, reference, labels=labels, seed=seed)), *thin)
+
+
+def _thin(check: SubjectCheck, number: int, noun: str, least: int) -> Finding:
+    text = f"{count(number, noun)}, {least:,} are needed (monitor.min_rows)."
+    return Finding(check, None, "insufficient_data", text, number, least)
 
 
 def _judge(spec: Spec, found: Iterable[Subject]) -> list[Finding]:
@@ -96,8 +100,10 @@ def _finding(
     status: Status = large if chance < ALPHA else "ok"
     limit = limits.warn if status == "warn" else limits.alert
     text = f"{what}: {METHOD_NAMES[method]} {value:.3g}"
+    said = "p < 0.001" if chance < 0.001 else f"p = {chance:.2g}"
     if status != large:
-        text += f", which could be chance in {count(len(subject.pair.current), 'row')} (p = {chance:.2g})"
+        rows = count(len(subject.pair.current), "row")
+        text += f", which could be chance in {rows} ({said})"
     elif status != "ok":
-        text += f", {status} from {limit:g} (p = {chance:.2g})"
+        text += f", {status} from {limit:g} ({said})"
     return Finding(subject.check, column, status, f"{text}.", value, limit)

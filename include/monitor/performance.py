@@ -7,6 +7,7 @@ difference lies beyond the limit: luck on either side is no decay.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from include.monitor.findings import Finding, Status
 from include.monitor.labelled import Labelled, join_labels
 from include.monitor.reference import Reference
 from include.scoring.bootstrap import RESAMPLES, Interval, interval, resample
-from include.scoring.metrics import LABEL_METRICS, statistic
+from include.scoring.metrics import LABEL_METRICS, Floats, statistic
 from include.spec.metrics import HIGHER_IS_BETTER
 from include.spec.schema import Performance, Spec
 
@@ -40,7 +41,6 @@ class Measurement:
         holdout: The champion's value on its holdout; None where it is not known.
         interval: Of the improvement, live over holdout (so negative is worse), at the spec's one-sided confidence;
             None where there is none.
-        holdout_rows: Rows behind the holdout's own uncertainty; 0 where it was taken as exact.
         problem: Why it cannot be judged; None where it can.
     """
 
@@ -49,7 +49,6 @@ class Measurement:
     live: float | None = None
     holdout: float | None = None
     interval: Interval | None = None
-    holdout_rows: int = 0
     problem: str | None = None
 
 
@@ -121,12 +120,19 @@ def measure(
     joined: Labelled,
     reference: Reference,
     *,
-    resamples: int = RESAMPLES,
+    holdout_draws: dict[str, Floats] | None = None,
 ) -> Measurement:
     """Compute the live metric and the interval of its difference from the champion's holdout.
 
     The holdout's value is an estimate too. Where the reference holds the holdout's answers, both sides are resampled,
     independently of each other; otherwise the holdout's value is taken as exact.
+
+    Args:
+        spec: The model's spec.
+        watched: Its metric and confidence.
+        joined: The window's labelled answers.
+        reference: The champion's.
+        holdout_draws: Keeps the holdout's resampled scores by version, for who measures many windows.
 
     Source: Efron and Tibshirani (1993), chapter 8.3 (two samples), https://doi.org/10.1201/9780429246593
     """
@@ -136,7 +142,8 @@ def measure(
         short = f"{joined.labelled:,} labelled predictions, {spec.monitor.min_rows:,} needed"
         return _without(nothing, holdout, short)
     try:
-        live, held = _answers(spec, metric, joined, reference)
+        classes, scored = _classes(spec, reference), pq.read_table(reference.scored)
+        live = answers_of(spec.task, metric, joined.rows, "label", classes, scored)
     except Unreadable as error:
         return _without(nothing, holdout, str(error))
     rows = len(live.y)
@@ -149,13 +156,12 @@ def measure(
     if holdout is None:
         why = f"the champion's {metric} on its holdout is not known"
         return Measurement(metric, rows, live=value, problem=why)
-    drawn = resample(spec.task, metric, live.y, [live.prediction], resamples=resamples, seed=_SEED)
-    other = np.full(resamples, holdout)
-    if held is not None:
-        # another seed: the two samples have nothing to do with each other
-        other = resample(
-            spec.task, metric, held.y, [held.prediction], resamples=resamples, seed=_SEED + 1
-        )[:, 0]
+    drawn = resample(spec.task, metric, live.y, [live.prediction], seed=_SEED)
+    draws: dict[str, Floats] = {} if holdout_draws is None else holdout_draws
+    if reference.version not in draws:
+        held = _held(spec, metric, scored, classes, joined.rows)
+        draws[reference.version] = _holdout_draws(spec, metric, held, holdout)
+    other = draws[reference.version]
     bounds = interval(
         metric,
         drawn[:, 0],
@@ -164,7 +170,7 @@ def measure(
         confidence=2 * watched.confidence - 1,  # so that each end alone has the spec's confidence
         rows=rows,
     )
-    return Measurement(metric, rows, value, holdout, bounds, len(held.y) if held else 0)
+    return Measurement(metric, rows, value, holdout, bounds)
 
 
 def judge(watched: Performance, measured: Measurement) -> Finding:
@@ -203,19 +209,28 @@ def _score(spec: Spec, metric: str, answers: Answers) -> float:
     return statistic(spec.task, metric, answers.y, answers.prediction)(once)
 
 
-def _answers(
-    spec: Spec, metric: str, joined: Labelled, reference: Reference
-) -> tuple[Answers, Answers | None]:
-    """Return the live answers, and the holdout's where the reference keeps enough of them."""
+def _classes(spec: Spec, reference: Reference) -> list[str]:
+    if spec.task == "regression":
+        return []
     target = spec.ingest.target
-    scored = pq.read_table(reference.scored)
-    classes: list[str] = []
-    if spec.task != "regression":
-        known = pq.read_table(reference.inputs, columns=[target]).column(target).unique()
-        classes = sorted(str(value) for value in known.to_pylist() if value is not None)
-    live = answers_of(spec.task, metric, joined.rows, "label", classes, scored)
+    known = pq.read_table(reference.inputs, columns=[target]).column(target).unique()
+    return sorted(str(value) for value in known.to_pylist() if value is not None)
+
+
+def _held(
+    spec: Spec, metric: str, scored: pa.Table, classes: Sequence[str], evidence: pa.Table
+) -> Answers | None:
+    """Return the holdout's answers; None where the reference does not keep what the metric needs."""
     try:
-        held = answers_of(spec.task, metric, scored, target, classes, joined.rows)
+        held = answers_of(spec.task, metric, scored, spec.ingest.target, classes, evidence)
     except Unreadable:
-        return live, None
-    return live, held if math.isfinite(_score(spec, metric, held)) else None
+        return None
+    return held if math.isfinite(_score(spec, metric, held)) else None
+
+
+def _holdout_draws(spec: Spec, metric: str, held: Answers | None, holdout: float) -> Floats:
+    """Return the holdout's resampled scores; its value over and over where it is taken as exact."""
+    if held is None:
+        return np.full(RESAMPLES, holdout)
+    # another seed: the two samples have nothing to do with each other
+    return resample(spec.task, metric, held.y, [held.prediction], seed=_SEED + 1)[:, 0]

@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from include.errors import DataError
-from include.monitor.collect import collect
+from include.monitor.collect import Collected, collect
 from include.monitor.drift import check_drift
 from include.monitor.findings import Finding
 from include.monitor.performance import Measurement, join, measure
@@ -22,6 +22,7 @@ from include.monitor.quality import check_quality
 from include.monitor.reference import Reference
 from include.monitor.rows import Rows
 from include.monitor.windows import Window, latest_window
+from include.scoring.metrics import Floats
 from include.spec.schema import Spec
 from include.store.files import Store
 from include.store.labels import read_labels
@@ -109,6 +110,7 @@ def replay(
         now: Labels that are due later than this are not waited for.
     """
     counts: dict[str, list[int]] = {}
+    draws: dict[str, Floats] = {}
     version: str | None = None
     strict = with_drift(spec, _ANY)
     with tempfile.TemporaryDirectory(prefix="evergreen-backtest-") as folder:
@@ -126,7 +128,7 @@ def replay(
                     spec, found.path, reference, window, now=window.end, history=tuple(before)
                 ),
                 check_drift(strict, found.path, reference),
-                _performance(spec, store, window, found.path, reference, now),
+                _performance(spec, store, found, reference, now, draws),
             )
             before.append(found.rows)
 
@@ -145,13 +147,21 @@ def _busiest(spec: Spec, store: Store, window: Window, folder: Path) -> str | No
 
 
 def _performance(
-    spec: Spec, store: Store, window: Window, path: Path, reference: Reference, now: datetime
+    spec: Spec,
+    store: Store,
+    found: Collected,
+    reference: Reference,
+    now: datetime,
+    draws: dict[str, Floats],
 ) -> Measurement | None:
     delayed, watched = spec.monitor.labels, spec.monitor.performance
-    if delayed is None or watched is None or window.end + delayed.delay > now:
+    if delayed is None or watched is None or found.window.end + delayed.delay > now:
         return None
-    labels = read_labels(store, spec.model, window.start, now)
-    return measure(spec, watched, join(spec, path, labels), reference)
+    # Labels that came later than this the pass that judged the window did not know.
+    last = found.window.end + delayed.delay + spec.monitor.window
+    labels = read_labels(store, spec.model, found.window.start, min(now, last))
+    joined = join(spec, found.path, labels)
+    return measure(spec, watched, joined, reference, holdout_draws=draws)
 
 
 def with_drift(spec: Spec, alert: float) -> Spec:

@@ -15,12 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from include.monitor.charts import with_charts
 from include.monitor.findings import Finding, worst
 from include.monitor.page import render_findings
 from include.monitor.reference import Reference
+from include.monitor.rows import count_rows
 from include.monitor.windows import Window
 from include.spec.schema import Spec
 
@@ -57,7 +56,7 @@ def write_report(
         DataError: The window's file or the reference cannot be read.
     """
     out.mkdir(parents=True, exist_ok=True)
-    rows = pq.read_metadata(path).num_rows
+    rows = count_rows(path)
     written = [out / JSON_NAME]
     _replace(written[0], _json(spec, version, window, rows, findings))
     if html or worst(findings) in ("warn", "alert"):

@@ -43,14 +43,7 @@ class Rows:
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        try:
-            schema = pq.read_schema(paths[0])
-        except (OSError, ValueError, IndexError) as error:
-            raise DataError(
-                str(paths[0]) if paths else "monitor",
-                f"must be a Parquet file, got {error}",
-                "Run the task that made it again.",
-            ) from error
+        schema = _metadata(paths[0]).schema.to_arrow_schema()
         self.at = {name: f"c{i}" for i, name in enumerate(schema.names)}
         self.types: dict[str, pa.DataType] = dict(zip(schema.names, schema.types, strict=True))
         files = ", ".join("'" + glob.escape(str(p)).replace("'", "''") + "'" for p in paths)
@@ -144,6 +137,26 @@ class Rows:
                 f"must be Parquet that DuckDB can read, got {str(error).splitlines()[0]}",
                 "Run the task that made it again; if that does not help, give the task more memory.",
             ) from error
+
+
+def count_rows(path: Path) -> int:
+    """Return the number of rows of a Parquet file, without reading them.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    return int(_metadata(path).num_rows)
+
+
+def _metadata(path: Path) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(path)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            str(path),
+            f"must be a Parquet file, got {error}",
+            "Run the task that made it again.",
+        ) from error
 
 
 def _config(spill: str) -> dict[str, Any]:

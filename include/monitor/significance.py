@@ -34,26 +34,31 @@ def adjusted(chances: Sequence[float]) -> list[float]:
 def homogeneity(reference: NDArray[np.int64], current: NDArray[np.int64]) -> float:
     """Return the p-value of both counts coming from the same distribution, by Pearson's chi-square test.
 
-    The two-sample form of scaling PSI by the sample sizes: under equal distributions
-    PSI / (1/n + 1/m) follows the same chi-square distribution, but less well where bins are thin. Bins too
-    thin for either are put together.
+    This is PSI's own test: where nothing changed, PSI / (1/n + 1/m) follows the same chi-square
+    distribution, but less well where bins are thin. Thin bins are put together here; where they are thin
+    even so, they are tested against all others by Fisher's exact test.
 
     Args:
-        reference: Rows by bin, shape (b,).
-        current: Rows by bin, shape (b,).
+        reference: Rows by bin, shape (b,), n in all.
+        current: Rows by bin, shape (b,), m in all.
 
     Source: Yurdakul (2018), https://scholarworks.wmich.edu/dissertations/3208
     """
-    both = reference + current
-    share = min(reference.sum(), current.sum()) / max(both.sum(), 1)
-    thin = both * share < _LEAST_EXPECTED
-    table = np.array([reference[~thin], current[~thin]])
-    rest = np.array([[reference[thin].sum()], [current[thin].sum()]])
-    if rest.sum():
-        table = np.hstack([table, rest])
-    if table.shape[1] < 2:
+    table = np.array([reference, current])
+    share = table.sum(axis=1).min() / max(table.sum(), 1)
+    thin = table.sum(axis=0) * share < _LEAST_EXPECTED
+    rest = table[:, thin].sum(axis=1, keepdims=True)
+    if not rest.sum() or rest.sum() * share >= _LEAST_EXPECTED:
+        return _chi_square(np.hstack([table[:, ~thin], rest]))
+    exact = stats.fisher_exact(np.hstack([rest, table.sum(axis=1, keepdims=True) - rest])).pvalue
+    return min(1.0, 2 * min(float(exact), _chi_square(table[:, ~thin])))
+
+
+def _chi_square(table: NDArray[np.int64]) -> float:
+    there = table[:, table.sum(axis=0) > 0]
+    if there.shape[1] < 2:
         return 1.0
-    return float(stats.chi2_contingency(table, correction=False).pvalue)
+    return float(stats.chi2_contingency(there, correction=False).pvalue)
 
 
 def same_distribution(reference: Floats, current: Floats) -> tuple[float, float]:

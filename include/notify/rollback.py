@@ -31,7 +31,7 @@ def tell_rollback(
     from include.ledger.ledger import Ledger
 
     model, to = event.model, event.payload["to"]
-    pages = {"Airflow": f"{settings.airflow}/dags/{model}__train"}
+    pages = {"Airflow": f"{_public(settings.airflow)}/dags/{model}__train"}
     if to:
         pages["MLflow version"] = f"{_public(settings.mlflow)}/#/models/{model}/versions/{to}"
     return tell(

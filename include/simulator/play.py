@@ -168,7 +168,7 @@ class Progress:
             return cls(path, **{**found, "days": days})
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 str(path),
                 f"must say how far the play went, got {type(error).__name__}: {error}",

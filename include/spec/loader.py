@@ -190,6 +190,9 @@ def _from_pydantic(file: str, error: ValidationError) -> list[Problem]:
 
 def _explain(item: Any, keys: list[str | int], owner: type[BaseModel] | None) -> tuple[str, str]:
     kind, got = item["type"], item.get("input")
+    if keys[:2] == ["notify", "to"]:
+        # An address may hold a password, and this is shown on the Dag's page.
+        return f"must be a list of texts, got {type(got).__name__}", "Write `to: [...]`."
     if kind == "extra_forbidden":
         known = _names(owner) if owner else []
         hint = suggest(str(keys[-1]), known) or f"Known keys here: {', '.join(known)}."

@@ -257,17 +257,23 @@ def _reason(kind: Kind, key: str, files: list[Stored], needs: Needs, ages: Ages)
         return None
     if kind == "snapshots":
         return _snapshot_reason(key, files, age, needs, ages)
+    if kind == "monitor":  # a pass removes its own at its end; they hold rows of the log
+        return "a pass that was killed left it" if age > _left(ages) else None
     if age <= ages.keep:
         return None
     return f"nothing refers to it, and it is {age.days} days old"
+
+
+def _left(ages: Ages) -> timedelta:
+    """Return the age at which a file belongs to nobody who still runs."""
+    return min(_UNFINISHED, ages.keep)
 
 
 def _snapshot_reason(
     key: str, files: list[Stored], age: timedelta, needs: Needs, ages: Ages
 ) -> str | None:
     if not any(file.key == key + MANIFEST for file in files):
-        unfinished = "a run that was killed left it without a manifest"
-        return unfinished if age > min(_UNFINISHED, ages.keep) else None
+        return "a run that was killed left it without a manifest" if age > _left(ages) else None
     if key.split("/")[2] in needs.snapshots or age <= ages.keep:
         return None
     return f"no version was made from it, and it is {age.days} days old"

@@ -16,7 +16,6 @@ from tests.receivers import SECRET, Hook, Mailbox, start_hook, start_mailbox
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 MODEL = "told"
-RECORD = "include.ledger.ledger:Ledger.record"
 
 
 @pytest.fixture
@@ -88,9 +87,10 @@ def test_one_message_per_event(
 
     stack.add_model(MODEL, **same)
     wires = [
-        # Killed when the message is out and its row is written, before Airflow knows that the task has ended.
-        stack.lay_wire("kill", MODEL, "evaluate", RECORD, "leave"),
-        stack.lay_wire("kill", MODEL, "deploy", "include.deploy.rollout:deploy", "leave"),
+        # The question is told and its row is written; Airflow has not heard yet that the task waits.
+        stack.lay_wire("kill", MODEL, "approve", "include.ledger.ledger:Ledger.record", "leave"),
+        # The task has ended, and its process dies before it tells: `finish` does.
+        stack.lay_wire("kill", MODEL, "deploy", "include.notify.tell:tell", "enter"),
     ]
     stack.trigger(MODEL, "first")
     answer_question(admin, "first", "Approve")

@@ -137,7 +137,7 @@ class CollectOperator(MonitorOperator):
         matured = None
         if monitor.labels is not None:
             matured = latest_window(at, monitor.window, delay=monitor.labels.delay)
-            self._bring_labels(matured, at)
+            self._bring_labels(matured)
         rows, file = self._copy(window, version, context)
         if not rows and not any(event.payload["rows"] for event in passes.values()):
             skip(context, f"no prediction of version {version} is logged yet in {window}")
@@ -159,7 +159,7 @@ class CollectOperator(MonitorOperator):
             "run_id": run_id,
         }
 
-    def _bring_labels(self, matured: Window, at: datetime) -> None:
+    def _bring_labels(self, matured: Window) -> None:
         """Read the labels of the matured window, where a source has them; posted ones are there already."""
         labels = self.bench.spec.monitor.labels
         if labels is None or labels.source is None:
@@ -170,7 +170,7 @@ class CollectOperator(MonitorOperator):
             self.bench.spec,
             self.bench.store,
             matured.start,
-            min(matured.end + labels.delay, at),
+            matured.end + labels.delay,
             now=utc_now(),
             **source_options(labels.source),
         )

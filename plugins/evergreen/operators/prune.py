@@ -103,7 +103,8 @@ class PruneOperator(_StoreOperator):
 
     def act(self, context: Context, now: datetime, *, dry: bool) -> dict[str, int]:
         """Remove, and record what was removed of each model."""
-        from include.store.prune import Plan, prune
+        from include.store.caches import prune_caches
+        from include.store.prune import Plan, prune, readable
 
         if dry:
             skip(context, f"dry run: {self.plan['entries']} entries would be removed")
@@ -118,6 +119,8 @@ class PruneOperator(_StoreOperator):
                     self.log.info("kept after all: %s", entry.key)
             self._record(context, model, gone, now)
             removed += len(gone)
+        freed = prune_caches(self.bench.settings.home / "cache", now - ages.keep)
+        self.log.info("caches of this machine: removed %s", readable(freed))
         return {"removed": removed, "kept": len(plan.entries) - removed}
 
     def _record(self, context: Context, model: str, gone: list[Entry], now: datetime) -> None:

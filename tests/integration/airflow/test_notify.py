@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 from airflow.sdk import DAG, Connection
-from evergreen.notify import FailureNotifier
+from evergreen.notify import ApprovalNotifier, FailureNotifier
+from evergreen.operators.approve import ApproveOperator
 from evergreen.receivers import addresses
 
 from include.ledger.ledger import Ledger
+from include.spec.schema import ManualApproval
 from tests.integration.airflow.runs import Ended, dags_of, run
 from tests.receivers import SECRET, Hook, Mailbox, start_hook, start_mailbox
 
 FAILS = """
 from airflow.sdk import DAG, task
-from evergreen.notify import FailureNotifier
+from evergreen.notify import ApprovalNotifier, FailureNotifier
+from evergreen.operators.approve import ApproveOperator
 
 with DAG("shop__train", schedule=None, on_failure_callback=FailureNotifier(model="shop", to={to!r})):
     @task
@@ -135,6 +138,30 @@ def test_a_bug_in_a_message_does_not_break_the_run(world, tmp_path, hook) -> Non
     text = DECIDES.format(model="odd", to=[hook.url()], outcome={"verdict": "ALERT"})
     assert ended(tmp_path, "odd__monitor", text).state == "success"
     assert hook.posts == []
+
+
+def test_a_question_is_told_once(world, hook) -> None:
+    """A task that is killed before Airflow knows that it waits asks again, and tells nobody again."""
+    approval = ManualApproval(approvers=("ann",), timeout="2h")
+    with DAG("asking__train"):
+        task = ApproveOperator(
+            task_id="approve",
+            model="asking",
+            approval=approval,
+            data=None,
+            verdict={"reason": "Better."},
+            version={"version": "2"},
+            notifiers=[ApprovalNotifier(model="asking", to=[hook.url()])],
+        )
+    for _ in range(2):
+        (notifier,) = task.notifiers
+        notifier({"dag": task.dag, "run_id": "r1", "task": task})
+    ((title, text),) = hook.messages
+    assert title == "asking: version 2 waits for approval"
+    first, last, where, _ = text.splitlines()
+    assert (first, last) == ("Better.", "No answer within 2:00:00 is a no.")
+    assert where.startswith("Answer here: http")
+    assert where.endswith("/dags/asking__train/runs/r1/tasks/approve/required_actions")
 
 
 URL = "json://u:hush@example.com/x"

@@ -202,6 +202,30 @@ def test_a_training_that_begins_after_the_plan_keeps_its_snapshot(
     assert len(snapshots(store, model)) == 4
 
 
+def test_what_a_killed_try_removed_is_in_the_record_of_the_next(
+    four, model, store, ledger, reap, monkeypatch
+) -> None:
+    from evergreen.operators.prune import PlanOperator
+
+    store.write_bytes(f"runs/{model}/f/old.skops", b"12345")
+    age(store, f"runs/{model}/", 31)
+    plan = PlanOperator.act
+
+    def plan_and_begin(self, context, now, *, dry):
+        told = plan(self, context, now, dry=dry)
+        store.delete(f"snapshots/{model}/{FORGOTTEN}/manifest.json")  # and its files not yet
+        store.delete(f"runs/{model}/f/old.skops")
+        return told
+
+    monkeypatch.setattr(PlanOperator, "act", plan_and_begin)
+    ended = run(reap, **ACT)
+    assert ended.value("prune") == {"removed": 2, "kept": 0}
+    assert snapshots(store, model) == {VERSIONED, OPEN, YOUNG}
+    (event,) = ledger.events(model, "pruned")
+    assert event.payload["counts"] == {"runs": 1, "snapshots": 1}
+    assert event.payload["bytes"] == ended.value("plan")["bytes"]
+
+
 def test_an_mlflow_that_lost_its_memory_removes_nothing(four, model, store, ledger, reap) -> None:
     payload = {"from": None, "to": "7", "previous": None, "reason": "better"}
     ledger.record(model, "promotion", "p", payload, "somebody", days_ago(3))
@@ -275,6 +299,37 @@ def test_a_wrong_spec_and_a_wrong_name_stop_nobody(four, model, store, reap, tmp
     assert snapshots(store, model) == {VERSIONED, OPEN, YOUNG}
     assert store.exists("runs/it's/f/x.skops")
     assert store.exists("predictions/broken/date=2020-01-01/1-a.parquet")
+
+
+def test_past_days_of_predictions_become_few_files_and_old_ones_go(model, store, reap) -> None:
+    import pyarrow.parquet as pq
+
+    from include.store.predictions import part_keys, prediction_schema, write_part
+
+    def log(days: float, request: str) -> None:
+        moment = days_ago(days)
+        row = {"_request_id": request, "_row": 0, "_time": moment, "_logged_at": moment}
+        row |= {"_version": "1", "_arm": "champion", "x": 1.0}
+        write_part(store, model, pa.Table.from_pylist([row], prediction_schema(["x"], [])))
+
+    for number in range(3):
+        log(2, f"past {number}")
+        log(0, f"today {number}")
+        log(95, f"old {number}")
+    age(store, f"predictions/{model}/date={days_ago(95).date()}/", 95)
+
+    assert run(reap).value("compact_logs") == {}
+    acted = run(reap, **ACT)
+    assert acted.value("compact_logs") == {model: 6}
+    past = part_keys(store, model, days_ago(2).date(), days_ago(2).date())
+    assert [pq.read_metadata(store.fetch(key)).num_rows for key in past] == [3]
+    today = days_ago(0).date()
+    assert len(part_keys(store, model, today, today)) == 3
+    # Merging wrote the old day anew, so it goes by the time that was in its rows only the next time.
+    age(store, f"predictions/{model}/date={days_ago(95).date()}/", 95)
+    assert run(reap, **ACT).value("prune") == {"removed": 1, "kept": 0}
+    assert part_keys(store, model, days_ago(99).date(), days_ago(90).date()) == []
+    assert part_keys(store, model, days_ago(2).date(), days_ago(2).date()) == past
 
 
 def test_an_unknown_parameter_is_refused(reap, store) -> None:

@@ -246,3 +246,21 @@ def test_decay_shows_once_the_labels_are_due(world: World) -> None:
     assert (said["matured"], said["decays"]) == ("20260212T000000Z", True), said["reason"]
     assert [wish["source"] for wish in said["wishes"]] == ["decay"]
     assert list(started(world, model)) == ["retrain__1__20260214T000000Z"]
+
+
+def test_a_pass_that_fails_is_red_and_its_window_is_judged_later(watched: World) -> None:
+    log(watched, "watched", 50, version="2")
+    torn = "predictions/watched/date=2026-02-20/2-torn.parquet"
+    watched.store.write_bytes(torn, b"PAR1 and no more")
+    before = watched.ledger.head("watched")
+    run = watch(watched, "watched", 50)
+    assert run.state == "failed"
+    assert run.failure[0] == "collect"
+    assert "Traceback" not in run.failure[1]
+    assert (run.tasks["report"], run.tasks["finish"]) == ("upstream_failed", "success")
+    assert watched.ledger.head("watched") == before
+
+    watched.store.delete(torn)
+    assert watch(watched, "watched", 50).state == "success"
+    row = rows(watched, "watched")[-1].payload
+    assert (row["version"], row["rows"], row["wishes"]) == ("2", 300, [])

@@ -63,13 +63,18 @@ def run(
     """Ingest with a spec made of the arguments; the work folder must be empty afterwards."""
 
     def go(
-        expected: Any = None, sql_url: str | None = None, s3_options: Any = None, **spec: Any
+        expected: Any = None,
+        sql_url: str | None = None,
+        s3_options: Any = None,
+        as_of: Any = None,
+        **spec: Any,
     ) -> IngestResult:
         try:
             return ingest(
                 make_spec(**spec),
                 store,
                 now=NOW,
+                as_of=as_of,
                 expected=expected,
                 sql_url=sql_url,
                 s3_options=s3_options,

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from include.errors import DataError
+from include.errors import DataError, SpecError
 from include.ingest import ingest as ingest_module
 from include.ingest import readers, writer
 from include.ingest.ingest import IngestResult
@@ -231,6 +232,42 @@ def test_window_keeps_the_newest(
     assert (result.manifest.rows, result.manifest.time_start) == (8, "2026-01-23T00:00:00.000000Z")
     write(a__csv="y,at\n" + "\n".join(sorted(days, reverse=True, key=lambda d: d[2:])[:8]))
     assert run(time="at").manifest.snapshot_id == result.manifest.snapshot_id
+
+
+@pytest.mark.parametrize("group", [4, 1000])
+def test_a_run_of_the_past_sees_no_later_row(
+    run: Run,
+    write: Write,
+    rows_of: RowsOf,
+    monkeypatch: pytest.MonkeyPatch,
+    group: int,
+) -> None:
+    monkeypatch.setattr(writer, "_ROW_GROUP", group)
+    days = [f"{i % 2},2026-01-{i:02d}T12:00:00Z" for i in range(1, 31)]
+    random.Random(1).shuffle(days)
+    write(a__csv="y,at\n" + "\n".join(days))
+    moment = datetime(2026, 1, 20, 12, tzinfo=UTC)
+    result = run(time="at", window="7d", as_of=moment)
+    assert sorted(rows_of(result)["at"].dt.day) == list(range(13, 21))
+    assert result.manifest.time_end == "2026-01-20T12:00:00.000000Z", "the moment itself is in"
+    assert result.manifest.created_at == "2026-06-01T00:00:00+00:00", "made at the true time"
+    before = run(time="at", window="7d", as_of=moment - timedelta(microseconds=1))
+    assert before.manifest.time_end == "2026-01-19T12:00:00.000000Z"
+    with pytest.raises(DataError, match="must hold at least one row"):
+        run(time="at", as_of=datetime(2025, 1, 1, tzinfo=UTC))
+
+
+def test_a_row_without_a_time_is_named_in_the_past_too(run: Run, write: Write) -> None:
+    write(a__csv="y,at\n0,2026-01-01\n1,\n")
+    with pytest.raises(DataError, match="every row must have a time, got 1"):
+        run(time="at", as_of=datetime(2026, 1, 2, tzinfo=UTC))
+
+
+def test_without_times_there_is_no_past(run: Run, write: Write, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()  # refused before anything is made
+    write(a__csv="y,x\n0,1\n1,2\n")
+    with pytest.raises(SpecError, match="must be given to see only the rows of a time before"):
+        run(as_of=datetime(2026, 1, 2, tzinfo=UTC))
 
 
 def test_dropped_columns_reach_no_file(

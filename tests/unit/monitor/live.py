@@ -40,6 +40,19 @@ def make_spec(task: str = "binary", *, validate: Any = None, **monitor: Any) -> 
     )
 
 
+def rows(count: int, seed: int = 0) -> pd.DataFrame:
+    """Return well-behaved rows: two numbers, a long-tailed one, a category."""
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "age": rng.normal(40, 10, count),
+            "use": rng.normal(0, 1, count),
+            "income": rng.lognormal(0, 2, count),
+            "region": rng.choice(["north", "south", "west"], count),
+        }
+    )
+
+
 def features_of(frame: pd.DataFrame) -> Features:
     numeric = tuple(str(n) for n in frame if frame[n].dtype.kind == "f")
     return Features(numeric, tuple(str(n) for n in frame if n not in numeric))

@@ -7,8 +7,7 @@ from include.errors import DataError
 from include.monitor.collect import collect
 from include.store.files import open_store
 from include.store.predictions import write_part
-from tests.unit.monitor.conftest import rows
-from tests.unit.monitor.live import WINDOW
+from tests.unit.monitor.live import WINDOW, rows
 
 
 def test_a_window_is_the_versions_rows_in_its_time(world, tmp_path):

@@ -8,8 +8,7 @@ import pytest
 
 from include.monitor.findings import Finding
 from include.monitor.report import write_report
-from tests.unit.monitor.conftest import rows
-from tests.unit.monitor.live import WINDOW, World, make_spec, of
+from tests.unit.monitor.live import WINDOW, World, make_spec, of, rows
 
 OK = Finding("schema", None, "ok", "every feature is there.")
 ALERT = Finding("nulls", "use", "alert", "column 'use': 90 % of values are missing.", 0.9, 0.2)

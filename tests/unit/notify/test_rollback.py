@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from include.cli.rollback import tell_people
+from include.errors import SpecError
 from include.ledger.chain import Event
 from include.ledger.ledger import Ledger
 from include.settings import Settings
+from include.spec.loader import load_spec
 from tests.receivers import SECRET, Hook
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -22,7 +24,7 @@ def home(tmp_path: Path) -> Settings:
         home=tmp_path / "home",
         models=tmp_path / "models",
         mlflow_url="http://ann:hush@mlflow:5000/",
-        airflow_url="http://airflow:8080",
+        airflow_url="http://ann:hush@airflow:8080",
     )
 
 
@@ -79,4 +81,14 @@ def test_a_spec_that_is_gone_or_wrong_is_only_said(
     assert capsys.readouterr().err.startswith("Nobody was told: ")
     write(home, "{to: 7}")
     tell_people(home, event)
-    assert "shop.yaml: notify.to" in capsys.readouterr().err
+    assert "shop.yaml: notify.to: must be a list of texts, got int" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "to", ["mailto://u:hushhush@h", "[{mailto: 'u:hushhush@h'}]", "[[hushhush]]"]
+)
+def test_a_wrong_list_of_addresses_is_refused_without_showing_it(home: Settings, to: str) -> None:
+    write(home, f"{{to: {to}}}")
+    with pytest.raises(SpecError, match="must be a list of texts") as caught:
+        load_spec(home.models / "shop.yaml", home)
+    assert "hushhush" not in str(caught.value)

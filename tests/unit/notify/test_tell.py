@@ -1,6 +1,8 @@
 """One message per event, whatever happens around it; received by a real HTTP server and a real mail server."""
 
 import logging
+import socket
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -134,3 +136,15 @@ def test_addresses_are_hidden(url: str, shown: str, secrets: set[str]) -> None:
     assert hide_address(url) == shown
     assert secrets <= set(secrets_of(url))
     assert "insecure" not in secrets_of(url)
+
+
+def test_a_receiver_that_never_answers_is_given_up(ledger: Ledger, hook: Hook) -> None:
+    """It takes the connection and says nothing: a few seconds, and the others are told."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        began = time.monotonic()
+        told = say(ledger, f"json://127.0.0.1:{port}/x", hook.url())
+    assert time.monotonic() - began < 15
+    assert told.delivery
+    assert len(told.delivery.missed) == 1
+    assert len(hook.posts) == 1

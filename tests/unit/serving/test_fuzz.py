@@ -56,6 +56,9 @@ def nearly_right(draw: st.DrawFn) -> dict[str, Any]:
         )
         data = draw(st.lists(KINDS[datatype], min_size=rows, max_size=rows))
         inputs.append({"name": name, "shape": [rows], "datatype": datatype, "data": data})
+    for name in draw(st.lists(st.sampled_from(["customer", "seen_at"]), max_size=2, unique=True)):
+        data = draw(st.lists(SCALARS | ANYTHING, min_size=rows, max_size=rows))
+        inputs.append({"name": name, "shape": [rows], "datatype": "BYTES", "data": data})
     request: dict[str, Any] = {"inputs": inputs}
     if draw(st.booleans()):
         inputs[draw(st.integers(0, len(inputs) - 1))] = draw(TENSORS | ANYTHING)
@@ -95,7 +98,9 @@ def test_infer(served: TestClient, request: Any) -> None:
         )
 
 
-ROW = st.fixed_dictionaries({}, optional=dict.fromkeys(FEATURES.names, SCALARS | ANYTHING))
+ROW = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys([*FEATURES.names, "customer", "seen_at"], SCALARS | ANYTHING)
+)
 FORMS = st.fixed_dictionaries(
     {},
     optional={

@@ -57,6 +57,17 @@ def everything(store: Store) -> list[str]:
     return list(store.list(""))
 
 
+def test_scanning_is_listing_with_size_and_age(store: Store) -> None:
+    for number, key in enumerate(("a/1", "a/2", "b/3")):
+        store.write_bytes(key, b"x" * number)
+    began = datetime.now(UTC)
+    for prefix in ("", "a/", "a/2", "nothing/"):
+        found = list(store.scan(prefix))
+        assert [stored.key for stored in found] == list(store.list(prefix))
+        assert [stored.bytes for stored in found] == [len(store.read_bytes(f.key)) for f in found]
+        assert all(abs(stored.written_at - began) < timedelta(minutes=1) for stored in found)
+
+
 def test_a_snapshot_goes_when_no_version_needs_it_and_it_is_old(
     store: Store, tmp_path: Path
 ) -> None:
@@ -153,7 +164,6 @@ def test_work_files_reports_and_old_plans_go_by_age(store: Store) -> None:
         "runs/m/0123456789abcdef/model.skops": "runs/m/0123456789abcdef/model.skops",
         f"quarantine/m/{NEEDED}/manifest.json": f"quarantine/m/{NEEDED}/",
         f"quarantine/m/{NEEDED}/report.html": f"quarantine/m/{NEEDED}/",
-        "monitor/m/1/20260301T000000Z/window.parquet": "monitor/m/1/20260301T000000Z/",
         "reap/scheduled__2026-03-01.json": "reap/scheduled__2026-03-01.json",
     }
     for key in files:
@@ -167,6 +177,16 @@ def test_work_files_reports_and_old_plans_go_by_age(store: Store) -> None:
     }
     for entry in plan.entries:
         assert prune(store, entry, later(31), idle)
+    assert everything(store) == []
+
+
+def test_what_a_killed_monitor_left_goes_after_a_day(store: Store) -> None:
+    key = "monitor/m/work/0123456789abcdef-rows.parquet"
+    store.write_bytes(key, b"rows")
+    assert keys(plan_prune(store, later(0.9), idle)) == []
+    (entry,) = plan_prune(store, later(1.1), idle).entries
+    assert (entry.key, entry.reason) == (key, "a pass that was killed left it")
+    assert prune(store, entry, later(1.1), idle)
     assert everything(store) == []
 
 
