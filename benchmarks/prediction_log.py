@@ -104,7 +104,7 @@ def serve(store: str, port: int) -> None:
         def aliases(self) -> dict[str, dict[str, str]]:
             return {"bench": {"champion": "1"}}
 
-        def load(self, name: str, version: str, cache: Path) -> Any:
+        def load(self, name: str, version: str, cache: Path) -> Any:  # noqa: ARG002
             return model
 
     with tempfile.TemporaryDirectory() as cache:

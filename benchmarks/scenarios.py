@@ -11,6 +11,8 @@ Targets: concept drift and covariate shift detected within 3 windows in at least
 windows of calm and of seasonal; schema_break and null_burst found in their first window, and never a retrain then.
 """
 
+# ruff: noqa: E402  threads and the path are set before anything is imported
+
 from __future__ import annotations
 
 import argparse
@@ -169,6 +171,7 @@ class Bench:
     # --- training ---------------------------------------------------------------------------------
 
     def train(self, run_id: str, as_of: datetime) -> None:
+        del run_id
         outcome = self._train(as_of)
         if self.champion is None:
             raise RuntimeError(f"the first training of {self.plan.world} was refused: {outcome}")
@@ -213,7 +216,9 @@ class Bench:
     # --- monitor ----------------------------------------------------------------------------------
 
     def monitor(self, run_id: str, as_of: datetime) -> None:
-        assert self.champion is not None and self.spec.monitor.labels is not None
+        del run_id
+        assert self.champion is not None
+        assert self.spec.monitor.labels is not None
         window = latest_window(as_of, self.spec.monitor.window)
         matured = latest_window(
             as_of, self.spec.monitor.window, delay=self.spec.monitor.labels.delay
@@ -278,7 +283,8 @@ class Bench:
         ]
 
     def _score(self, matured: Window, version: str) -> list[Finding]:
-        assert self.champion is not None and self.spec.monitor.labels is not None
+        assert self.champion is not None
+        assert self.spec.monitor.labels is not None
         out = self.folder / "monitor" / f"matured-{matured.key}"
         collected = collect(self.spec, self.store, matured, version, out=out)
         labels = read_labels(

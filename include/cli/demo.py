@@ -34,11 +34,13 @@ def command(ctx: click.Context, down: bool) -> None:
     from include.cli.simulate import look_back, play_live, print_timeline, resume
     from include.cli.up import start_stack
     from include.settings import get_settings
+    from include.simulator.live import source_folder
     from include.spec.loader import find_spec, load_spec
     from include.stack.status import running_settings
 
     console, settings = get_console(), get_settings()
     spec = load_spec(find_spec(MODEL, settings), settings)
+    source_folder(spec, settings)  # says at once where the demo cannot be played
     try:
         console.rule("1  Start Airflow, MLflow and serving", align="left")
         start_stack()
@@ -48,7 +50,7 @@ def command(ctx: click.Context, down: bool) -> None:
         if not again:
             train_first(spec, plan, progress, settings)
         console.rule(f"{'2' if again else '4'}  {_weeks(plan, progress)}", align="left")
-        play_live(spec, plan, progress, settings)
+        plan, progress = play_live(spec, plan, settings)
         print_timeline(spec, progress, *look_back(spec, plan, settings))
         if again:
             console.rule("3  The upstream job asks for a training run", align="left")

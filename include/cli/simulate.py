@@ -96,8 +96,7 @@ def command(
     if batches_only:
         _write_batches(spec, plan, settings)
         return
-    plan, progress = resume(plan, settings)
-    play_live(spec, plan, progress, settings, quiet=as_json)
+    plan, progress = play_live(spec, plan, settings, quiet=as_json)
     lives, entries, picture = look_back(spec, plan, settings)
     if as_json:
         print_json(_as_dict(plan, progress, lives, entries, picture))
@@ -153,21 +152,30 @@ def open_stage(spec: Spec, settings: Settings, *, follow: bool = False) -> Itera
 
 
 def play_live(
-    spec: Spec, plan: Plan, progress: Progress, settings: Settings, *, quiet: bool = False
-) -> None:
+    spec: Spec, plan: Plan, settings: Settings, *, quiet: bool = False
+) -> tuple[Plan, Progress]:
     """Play what is left of a plan on the running stack.
 
     Args:
         spec: The model.
-        plan: The play.
-        progress: How far it went; kept up to date.
+        plan: The play; one that is under way goes on to the end of this one.
         settings: Where things are.
         quiet: Show no progress.
+
+    Returns:
+        The whole play, and what was played.
+
+    Raises:
+        SpecError: Another play is under way, or the model's data is not the simulator's.
+        ServiceError: The stack does not run, or something of it failed; the next call goes on.
     """
     from include.simulator.play import play
 
-    with open_stage(spec, settings) as stage, _bar(plan, progress, quiet) as said:
-        play(plan, progress, stage, said)
+    with open_stage(spec, settings) as stage:
+        plan, progress = resume(plan, settings)
+        with _bar(plan, progress, quiet) as said:
+            play(plan, progress, stage, said)
+    return plan, progress
 
 
 @contextmanager

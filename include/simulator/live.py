@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -162,23 +163,31 @@ class LiveStage:
     # --- runs -------------------------------------------------------------------------------------
 
     def train(self, run_id: str, as_of: datetime) -> None:
-        """Have Airflow train, and wait.
+        """Have Airflow train, and wait; a run that failed before is followed by another one.
 
         Raises:
             ServiceError: The run failed.
         """
         conf = {"reason": "simulator: first training", "trigger": "api", "as_of": _text(as_of)}
-        result = self._run(f"{self.spec.model}__train", run_id, conf)
-        if result.state != "success":
-            raise ServiceError(
-                f"Run {run_id} of {result.dag_id}",
-                f"must succeed, got {self._words(result)}",
-                "See the run in Airflow.",
-            )
+        dag_id, name = f"{self.spec.model}__train", run_id
+        for attempt in count(2):
+            new = self._start(dag_id, name, conf)
+            result = self._wait(dag_id, name)
+            if result.state == "success":
+                return
+            if new:
+                raise ServiceError(
+                    f"Run {name} of {dag_id}",
+                    f"must succeed, got {self._words(result)}",
+                    "See the run in Airflow; then play again.",
+                )
+            name = f"{run_id}__{attempt}"
 
     def monitor(self, run_id: str, as_of: datetime) -> None:
         """Have the monitor look, and wait for it and for the training it started."""
-        result = self._run(f"{self.spec.model}__monitor", run_id, {"as_of": _text(as_of)})
+        dag_id = f"{self.spec.model}__monitor"
+        self._start(dag_id, run_id, {"as_of": _text(as_of)})
+        result = self._wait(dag_id, run_id)
         if result.state != "success":
             self.warn(f"{run_id} failed: {self._words(result)}")
         train = f"{self.spec.model}__train"
@@ -188,17 +197,19 @@ class LiveStage:
                 if trained.state != "success":
                     self.warn(f"{trained.run_id} failed: {self._words(trained)}")
 
-    def _run(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> RunResult:
-        dag = self.airflow.wait_for_dag(dag_id)
-        if dag["is_paused"]:
+    def _start(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> bool:
+        """Start a run; return whether it is new, and was not started before a kill."""
+        if self.airflow.wait_for_dag(dag_id, timeout=60)["is_paused"]:
             raise SpecError(
                 f"Dag {dag_id}",
                 "must not be paused, got a paused one whose runs would only wait",
                 "Unpause it in Airflow's UI, then play again.",
             )
-        with suppress(ConflictError):  # started before a kill: the same run
+        try:
             self.airflow.trigger(dag_id, conf, run_id)
-        return self._wait(dag_id, run_id)
+        except ConflictError:
+            return False
+        return True
 
     def _wait(self, dag_id: str, run_id: str) -> RunResult:
         if self.follow is not None and dag_id.endswith("__train"):

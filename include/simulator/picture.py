@@ -51,19 +51,25 @@ def draw(
     _versions(axes, lives)
     known = [live for live in lives if live.value is not None]
     if known:
-        middle = [(_x(live.start) + _x(live.end)) / 2 for live in known]
         values = np.array([live.value for live in known], dtype=np.float64)
         spans = np.array([[v - e.low, e.high - v] for v, e in zip(values, known, strict=True)]).T
+        starts, ends = ([_x(at) for at in edge] for edge in zip(*map(_edges, known), strict=True))
+        middle = [(start + end) / 2 for start, end in zip(starts, ends, strict=True)]
+        axes.hlines(values, starts, ends, color=INK, linewidth=2.2)
         axes.errorbar(
-            middle, values, yerr=spans, color=INK, marker="o", markersize=5, capsize=3, linewidth=1.6
-        )  # fmt: skip
+            middle, values, yerr=spans, color=INK, fmt="o", markersize=5, capsize=3, linewidth=1.4
+        )
     _marks(axes, plan, entries)
     axes.set_xlim(_x(midnight(plan.start)) - _MARGIN, _x(midnight(plan.end)) + _MARGIN)
     ticks = AutoDateLocator()
     axes.xaxis.set_major_locator(ticks)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(ticks))
-    axes.legend(loc="lower left", bbox_to_anchor=(0, -0.3), ncols=4, fontsize=8.5, frameon=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, -0.22), ncols=4, fontsize=8.5, frameon=False)
     return save(figure, out)
+
+
+def _edges(live: Live) -> tuple[datetime, datetime]:
+    return live.start, live.end
 
 
 def _x(moment: datetime) -> float:
@@ -85,11 +91,10 @@ def _versions(axes: Axes, lives: Sequence[Live]) -> None:
         label = f"version {version}" if version else "no answers"
         axes.annotate(
             label,
-            ((_x(start) + _x(end)) / 2, 1),
+            (_x(start), 1),
             xycoords=("data", "axes fraction"),
-            xytext=(0, -12),
+            xytext=(5, -12),
             textcoords="offset points",
-            ha="center",
             color=MUTED,
             fontsize=8.5,
         )

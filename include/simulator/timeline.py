@@ -139,7 +139,8 @@ def _live(spec: Spec, plan: Plan, window: tuple[datetime, datetime], logged: Any
     start, end = window
     answered = logged.to_pandas().dropna(subset=["_key", "_score"])
     truth = pd.concat([plan.world.customers(day) for day in _days(start, end)])[[KEY, TARGET]]
-    joined = answered.merge(truth, left_on="_key", right_on=KEY)
+    # The log has no order, and resamples depend on it.
+    joined = answered.merge(truth, left_on="_key", right_on=KEY).sort_values(KEY, kind="stable")
     versions = tuple(sorted(joined["_version"].unique(), key=lambda v: (len(v), v)))
     y, scores = joined[TARGET].to_numpy(np.int64), joined["_score"].to_numpy(np.float64)
     metric = watched_metric(spec)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseNotifier
 from airflow.sdk.configuration import conf
 
+from evergreen.links import RUN_URL_KEY
 from include.errors import EvergreenError
 from include.settings import get_settings
 
@@ -128,8 +129,20 @@ class FailureNotifier(Notifier):
             run_key(context),
             reason=_REASONS.get(reason, reason),
             task=context["ti"].task_id if "ti" in context else "",
-            links=self.links(context),
+            links={**self.links(context), "MLflow run": self._page_of_task(context)},
         )
+
+    def _page_of_task(self, context: Context) -> str:
+        """Return the MLflow run's page as the task stored it: MLflow itself may be what failed."""
+        if "ti" not in context:
+            return ""
+        ti = context["ti"]
+        try:
+            page = ti.xcom_pull(task_ids=ti.task_id, key=RUN_URL_KEY, map_indexes=ti.map_index)
+        except Exception as error:  # noqa: BLE001  # a link is never worth a message
+            self.log.info("the message has no link to an MLflow run: %s", error)
+            return ""
+        return page if isinstance(page, str) else ""
 
 
 class RejectionNotifier(Notifier):

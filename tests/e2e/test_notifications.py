@@ -83,7 +83,8 @@ def test_one_message_per_event(
     # Airflow calls a Dag's callback some seconds later, in the Dag processor.
     wait_until("the message", lambda: len(mailbox.envelopes) == 1, 60)
     assert hook.titles == [f"{MODEL}: {MODEL}__train failed"]
-    assert "Task validate" in hook.messages[0][1]
+    assert "\nTask validate\nRun refused\n" in hook.messages[0][1]
+    assert f"\nMLflow run: {stack.settings.mlflow}/" in hook.messages[0][1]
 
     stack.add_model(MODEL, **same)
     wires = [

@@ -88,7 +88,9 @@ def test_a_models_life_in_messages(world: World, hook: Hook, mailbox: Mailbox) -
     failed = world.run("told__train")
     assert failed.failure[0] == "validate"
     assert hook.titles[4:] == ["told: told__train failed"]
-    assert f"Run {failed.run_id}" in hook.messages[4][1]
+    text = hook.messages[4][1]
+    assert f"Task validate\nRun {failed.run_id}\n" in text
+    assert f"\nMLflow run: {world.settings.mlflow}/" in text
 
     events = ["promotion", "rejection", "promotion", "rollback", "failure"]
     assert told(world, "told") == events
@@ -180,7 +182,7 @@ def test_the_nightly_run_says_why_it_did_nothing(world: World) -> None:
     assert again.state == "success"
     assert again.tasks["admit"] == "skipped", "the cool-down holds it back"
     assert of_kind(world, "nightly", "decision")[-1]["reason"].startswith("cooling down until ")
-    world.write_spec("nightly", **QUICK, retrain={"cooldown": "0s"})
+    world.write_spec("nightly", **QUICK, retrain={"cooldown": "1s"})
     again = world.run("nightly__train", night)
     assert (again.state, again.tasks["ingest"]) == ("success", "skipped")
     assert "no new data: version 1" in of_kind(world, "nightly", "skip")[-1]["reason"]

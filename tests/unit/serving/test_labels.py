@@ -154,15 +154,15 @@ def test_a_bad_batch_says_what_is_wrong(served: TestClient, body: Any, message: 
     assert message in answer.json()["error"]
 
 
-@pytest.mark.parametrize("label", ["3", True, None, 10**400])
-def test_a_regression_wants_finite_numbers(served: TestClient, label: Any) -> None:
+@pytest.mark.parametrize("label", ['"3"', "true", "null", "1e400", "1" * 400, "NaN", "[1]"])
+def test_a_regression_wants_finite_numbers(served: TestClient, label: str) -> None:
     answer = served.post(
         "/v2/models/price/labels",
-        content=f'{{"labels": [{{"key": "k", "label": {orjson.dumps(label).decode() if label != 10**400 else "1e400"}}}]}}',
+        content=f'{{"labels": [{{"key": "k", "label": {label}}}]}}',
         headers={"Content-Type": "application/json"},
     )
     assert answer.status_code == 400
-    assert "error" in answer.json()
+    assert "must be a finite number" in answer.text or "must be JSON" in answer.text
 
 
 def test_one_bad_label_stores_none(world: World) -> None:

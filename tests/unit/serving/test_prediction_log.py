@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
@@ -17,10 +21,13 @@ from include.serving.engine import Engine
 from include.serving.log_rows import Entry
 from include.serving.prediction_log import LogLimits, PredictionLog
 from include.serving.telemetry import Metrics
+from include.settings import ROOT
 from include.store.files import open_store
 from include.store.parts import live_parts
-from include.store.predictions import prediction_schema
-from tests.unit.serving.log_world import World, counter
+from include.store.predictions import copy_window, prediction_schema
+from tests.servers import free_port, run_process
+from tests.servers import wait_for as wait_for_url
+from tests.unit.serving.log_world import ALWAYS, World, counter
 from tests.unit.serving.registry import EXAMPLE, FEATURES, wait_for
 from tests.unit.serving.registry import rows as some_rows
 
@@ -363,6 +370,23 @@ def test_a_row_that_cannot_be_written_costs_no_other(
         wait_for(lambda: counter(client, LOST) == 3)
         client.post(INFER, json=request(client, id="good"))
     assert {row["_request_id"] for row in world.log()} == {"good"}
+
+
+def test_a_process_told_to_stop_writes_what_it_holds(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/v2/models/churn"
+    command = [sys.executable, "-m", "tests.unit.serving.log_server", str(tmp_path), str(port)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with run_process(command, tmp_path / "log", environment) as process:
+        wait_for_url(f"{url}/ready", process, tmp_path / "log")
+        body = httpx.get(f"{url}/example").json()
+        for number in range(7):
+            assert httpx.post(f"{url}/infer", json=body | {"id": str(number)}).status_code == 200
+        assert not (tmp_path / "store").exists()
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+    out = tmp_path / "log.parquet"
+    assert copy_window(open_store(str(tmp_path / "store")), "churn", *ALWAYS, out) == 21
 
 
 def test_processes_share_a_store(world: World) -> None:

@@ -40,6 +40,7 @@ class Server:
     answers: list[tuple[int, Any]] = field(default_factory=list)
     runs: dict[str, dict[str, str]] = field(default_factory=dict)
     paused: bool = False
+    outcome: str = "success"
 
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         if method == "POST":
@@ -54,7 +55,7 @@ class Server:
         mine = self.runs.setdefault(dag, {})
         if method == "POST":
             known = body["dag_run_id"] in mine
-            mine.setdefault(body["dag_run_id"], "success")
+            mine.setdefault(body["dag_run_id"], self.outcome)
             return (409, {"detail": "there"}) if known else (200, {"dag_run_id": "x"})
         if path.split("?")[0].endswith("/dagRuns"):
             found = [{"dag_run_id": run, "state": state} for run, state in mine.items()]
@@ -208,9 +209,16 @@ def test_a_failed_training_ends_the_play_and_a_failed_pass_does_not(
 ) -> None:
     said: list[str] = []
     stage.warn = said.append
-    server.runs = {"churn__train": {"a": "failed"}, "churn__monitor": {"b": "failed"}}
+    server.outcome = "failed"
     with pytest.raises(ServiceError, match="Run a of churn__train: must succeed, got failed"):
         stage.train("a", midnight(DAY))
+    with pytest.raises(ServiceError, match="Run a__2 of churn__train: must succeed"):
+        stage.train("a", midnight(DAY))
+    server.outcome = "success"
+    stage.train("a", midnight(DAY))
+    stage.train("a", midnight(DAY))
+    assert server.runs["churn__train"] == {"a": "failed", "a__2": "failed", "a__3": "success"}
+    server.runs["churn__monitor"] = {"b": "failed"}
     stage.monitor("b", midnight(DAY))
     assert said == ["b failed: failed"]
 
