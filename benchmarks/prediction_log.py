@@ -73,7 +73,7 @@ def build_model() -> Any:
         "time": "at",
     }
     pipeline = Pipeline(steps).fit(model_frame(rows, features), target)
-    example = {name: list(values[:3]) for name, values in columns(3, seed=2).items()}
+    example = {name: values.tolist() for name, values in columns(3, seed=2).items()}
     return LoadedModel("bench", "1", pipeline, meta, example, Path("unused"), "0" * 64)
 
 
@@ -81,9 +81,7 @@ def request_body(rows: int, seed: int) -> bytes:
     inputs = []
     for name, values in columns(rows, seed).items():
         kind = "FP64" if name in NUMERIC else "BYTES"
-        inputs.append(
-            {"name": name, "shape": [rows], "datatype": kind, "data": list(values.tolist())}
-        )
+        inputs.append({"name": name, "shape": [rows], "datatype": kind, "data": values.tolist()})
     keys = [f"customer-{seed}-{n}" for n in range(rows)]
     inputs.append({"name": "customer", "shape": [rows], "datatype": "BYTES", "data": keys})
     return json.dumps({"inputs": inputs}).encode()

@@ -55,7 +55,9 @@ from include.scoring.model import LoadedModel, predict
 from include.serving.columns import Schema
 from include.serving.rejection import RequestError
 from include.simulator.batches import write_batch
-from include.simulator.play import Asked, Plan, Progress, make_plan, midnight, play
+from include.simulator.plan import Plan, make_plan, midnight
+from include.simulator.play import Asked, play
+from include.simulator.progress import Progress
 from include.simulator.scenarios import KEY, SCENARIOS, TARGET, TIME
 from include.spec.loader import load_spec
 from include.spec.schema import Candidate, FileSource, Spec

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from include.settings import Settings
-    from include.simulator.play import Plan, Progress
+    from include.simulator.plan import Plan
+    from include.simulator.progress import Progress
     from include.spec.schema import Spec
 
 MODEL, SCENARIO, WINDOWS = "churn", "concept_drift", 6
@@ -75,7 +76,7 @@ def make_demo_plan(spec: Spec, now: datetime | None = None) -> Plan:
         now: The time, aware; None for the present.
     """
     from include.monitor.windows import latest_window
-    from include.simulator.play import make_plan, midnight
+    from include.simulator.plan import make_plan, midnight
 
     today = (now or datetime.now(UTC)).date()
     newest = latest_window(midnight(today), spec.monitor.window)

@@ -13,7 +13,7 @@ from include.cli.display import get_console, json_option, print_json, print_tabl
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from include.cli.drift_backtest import Bench
+    from include.cli.backtest.bench import Bench
     from include.ledger.arbiter import Decision
     from include.monitor.findings import Finding
     from include.monitor.look import Look
@@ -79,7 +79,8 @@ def command(
     With --backtest the whole log is replayed window by window, and a table shows what other thresholds would
     have done.
     """
-    from include.cli.drift_backtest import Replay, open_bench, run_backtest
+    from include.cli.backtest.bench import open_bench
+    from include.cli.backtest.run import Replay, run_backtest
 
     _check_options(
         backtest, html, {"--from": start, "--to": end, "--drift-began": began, "--plot": plot}

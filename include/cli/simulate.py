@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from include.settings import Settings
     from include.simulator.live import LiveStage
-    from include.simulator.play import Plan, Progress
+    from include.simulator.plan import Plan
+    from include.simulator.progress import Progress
     from include.simulator.timeline import Entry, Live
     from include.spec.schema import Spec
 
@@ -78,7 +79,7 @@ def command(
     null_burst (the data is broken), label_outage, spike.
     """
     from include.settings import get_settings
-    from include.simulator.play import make_plan
+    from include.simulator.plan import make_plan
     from include.simulator.scenarios import DEFAULT_ROWS
     from include.spec.loader import find_spec, load_spec
 
@@ -110,7 +111,7 @@ def resume(plan: Plan, settings: Settings) -> tuple[Plan, Progress]:
     Raises:
         SpecError: Another play is under way.
     """
-    from include.simulator.play import Progress
+    from include.simulator.progress import Progress
 
     path = settings.home / "simulator" / f"{plan.model}.json"
     known = Progress.read(path)

@@ -28,7 +28,7 @@ _PAGE = '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{titl
 _HARMLESS = str.maketrans({"<": "‹", ">": "›", "&": "＆"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Column:
     """One column as Evidently gets it; `limit` is infinite where our finding is no alert."""
 
@@ -57,9 +57,8 @@ def with_charts(
     page, left_out = _draw(columns)
     if left_out:
         names = escape(", ".join(column.name for column in left_out))
-        block += (
-            f"<p>Evidently cannot draw these columns, their numbers are too extreme: {names}.</p>"
-        )
+        text = f"Evidently cannot draw these columns, their numbers are too extreme: {names}."
+        block += f'<p style="margin:16px 24px;font:14px system-ui,sans-serif">{text}</p>'
     if not page:
         return _PAGE.format(title=f"{spec.model}: monitor", body=block)
     title = f"<title>{spec.model}: monitor</title>"

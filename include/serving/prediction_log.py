@@ -46,7 +46,7 @@ class LogLimits:
     queue_bytes: int = 128 * 2**20
     pause: float = 0.5
     longest_pause: float = 30.0
-    farewell: float = 10.0
+    farewell: float = 5.0
 
 
 class PredictionLog:
@@ -95,7 +95,7 @@ class PredictionLog:
         self._deadline = time.monotonic() + self._limits.farewell
         self._closing.set()
         self._wake.set()
-        self._thread.join(self._limits.farewell + 5)
+        self._thread.join(self._limits.farewell + 2)
         if self._rows:
             log_event("prediction_log_lost", level=logging.ERROR, rows=self._rows)
 

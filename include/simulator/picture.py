@@ -21,7 +21,7 @@ from include.evaluate.canvas import (
     name_axes,
     save,
 )
-from include.simulator.play import Plan, midnight
+from include.simulator.plan import Plan, midnight
 from include.simulator.scenarios import SCENARIOS
 from include.simulator.timeline import Entry, Live, watched_metric
 from include.spec.schema import Spec
@@ -64,7 +64,10 @@ def draw(
     ticks = AutoDateLocator()
     axes.xaxis.set_major_locator(ticks)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(ticks))
-    axes.legend(loc="lower left", bbox_to_anchor=(0, -0.22), ncols=4, fontsize=8.5, frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, -0.22), ncols=4, fontsize=8.5, frameon=False
+        )
     return save(figure, out)
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from include.ledger.chain import Event
 from include.scoring.bootstrap import resample
 from include.scoring.metrics import statistic
-from include.simulator.play import Plan
+from include.simulator.plan import Plan
 from include.simulator.scenarios import KEY, TARGET
 from include.spec.schema import Spec
 from include.store.files import Store

@@ -106,7 +106,7 @@ def _put(store: Store, model: str, day: date, rows: pa.Table, salt: str) -> bool
 
 def _parquet(rows: pa.Table) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(rows.combine_chunks(), buffer, compression="zstd")
+    pq.write_table(rows.combine_chunks(), buffer, **parts.write_options(rows.schema))
     return buffer.getvalue()
 
 
@@ -181,7 +181,7 @@ def _merge(store: Store, lease: Lease, model: str, day: date, keys: Sequence[str
         query = f"SELECT * FROM {parts.source(paths)} {_NEWEST}"
         out = work / "merged.parquet"
         table = connection.sql(query).to_arrow_table().select(LABELS.names).cast(LABELS)
-        pq.write_table(table, out, compression="zstd")
+        pq.write_table(table, out, **parts.write_options(LABELS))
         with out.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         key = f"{parts.folder_of(labels_root(model), day)}{digest}.parquet"

@@ -8,20 +8,16 @@ to no snapshot and go the next time. Logs go as `include.store.parts` wants it.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Literal, get_args
 
-from include.errors import DataError
 from include.store.files import Store, Stored
 from include.store.lease import rewriting
+from include.store.prune_plan import KINDS, Entry, Kind, Plan
 from include.store.snapshots import MANIFEST
 
-Kind = Literal["snapshots", "runs", "quarantine", "monitor", "predictions", "labels", "reap"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 _LOGS: tuple[Kind, ...] = ("predictions", "labels")
 _FILES: tuple[Kind, ...] = ("runs", "monitor", "reap")
 # How many parts of a key make one entry: a folder, or a file where the key has just so many.
@@ -34,18 +30,8 @@ _DEPTH: dict[Kind, int] = {
     "labels": 3,
     "reap": 2,
 }
-_NAMES: dict[Kind, str] = {
-    "snapshots": "snapshot",
-    "runs": "work file",
-    "quarantine": "quarantined report",
-    "monitor": "monitor file",
-    "predictions": "day of predictions",
-    "labels": "day of labels",
-    "reap": "old plan",
-}
 _DAY = re.compile(r"/date=(\d{4}-\d\d-\d\d)/$")
 _UNFINISHED = timedelta(days=1)
-_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -74,52 +60,6 @@ class Ages:
     now: datetime
     keep: timedelta
     logs: Mapping[str, timedelta] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One thing to remove: a file, or a folder where `key` ends in a slash."""
-
-    kind: Kind
-    model: str
-    key: str
-    files: int
-    bytes: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be removed, and the models of which nothing may go, with the reason."""
-
-    entries: tuple[Entry, ...]
-    held: Mapping[str, str]
-
-    def to_json(self) -> str:
-        """Write the plan as JSON."""
-        entries = [asdict(entry) for entry in self.entries]
-        return json.dumps(
-            {"format": _FORMAT, "entries": entries, "held": dict(self.held)}, indent=2
-        )
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Plan:
-        """Read what `to_json` wrote.
-
-        Raises:
-            DataError: The text is no plan.
-        """
-        try:
-            data = json.loads(text)
-            if data["format"] != _FORMAT:
-                raise ValueError("format")
-            return cls(tuple(Entry(**entry) for entry in data["entries"]), dict(data["held"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                "plan of what to remove",
-                f"must be JSON of format {_FORMAT}, got {type(error).__name__}: {error}",
-                "Run the clean-up again.",
-            ) from error
 
 
 def stored_models(store: Store) -> list[str]:
@@ -196,30 +136,6 @@ def _remove(store: Store, files: Iterable[Stored]) -> None:
 
     for file in sorted(files, key=order):
         store.delete(file.key)
-
-
-def describe(entries: list[Entry]) -> str:
-    """Return what entries are, in words: `2 snapshots and 1 work file, 3.1 MB`."""
-    counts = [(_NAMES[kind], sum(e.kind == kind for e in entries)) for kind in KINDS]
-    words = [f"{count} {_plural(name, count)}" for name, count in counts if count]
-    listed = " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]])) or "nothing"
-    return f"{listed}, {readable(sum(entry.bytes for entry in entries))}"
-
-
-def readable(size: int) -> str:
-    """Return a number of bytes as people read it: `532 B`, `1.4 MB`."""
-    amount, units = float(size), ["B", "kB", "MB", "GB", "TB"]
-    while amount >= 1000 and len(units) > 1:
-        amount /= 1000
-        units.pop(0)
-    return f"{amount:.0f} B" if units[0] == "B" else f"{amount:.1f} {units[0]}"
-
-
-def _plural(name: str, count: int) -> str:
-    if count == 1:
-        return name
-    first, of, rest = name.partition(" of ")
-    return f"{first}s{of}{rest}"
 
 
 def _groups(store: Store, kind: Kind, prefix: str) -> Iterator[tuple[str, list[Stored]]]:

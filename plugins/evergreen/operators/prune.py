@@ -15,7 +15,8 @@ from include.spec.schema import NAME_PATTERN
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from include.store.prune import Ages, Entry, Needs
+    from include.store.prune import Ages, Needs
+    from include.store.prune_plan import Entry
 
 _SNAPSHOT = "evergreen.snapshot_id"
 _MOVES = ("promotion", "rollback", "external_move")
@@ -52,7 +53,7 @@ class _StoreOperator(ReapOperator):
             return Needs(hold=f"MLflow does not know version {champion}, the ledger's champion")
         tags = [dict(version.tags) for version in versions]
         tags += (registry.open_runs(model) or {}).values()
-        return Needs(frozenset(t["evergreen.snapshot_id"] for t in tags if _SNAPSHOT in t))
+        return Needs(frozenset(t[_SNAPSHOT] for t in tags if _SNAPSHOT in t))
 
     def _champion(self, model: str) -> str | None:
         moves = self.bench.ledger.events(model, _MOVES, limit=1)
@@ -67,7 +68,8 @@ class PlanOperator(_StoreOperator):
 
     def act(self, context: Context, now: datetime, *, dry: bool) -> dict[str, Any]:  # noqa: ARG002
         """Write the plan."""
-        from include.store.prune import describe, plan_prune
+        from include.store.prune import plan_prune
+        from include.store.prune_plan import describe
 
         plan = plan_prune(self.bench.store, self.ages(now), lambda m: self.needs(context, m))
         for model, hold in plan.held.items():
@@ -76,7 +78,7 @@ class PlanOperator(_StoreOperator):
             self.log.info("%s, %d bytes: %s", entry.key, entry.bytes, entry.reason)
         key = f"reap/{context['dag_run'].run_id}.json"
         self.bench.store.write_bytes(key, plan.to_json().encode())
-        self.log.info("in all: %s", describe(list(plan.entries)))
+        self.log.info("in all: %s", describe(plan.entries))
         by_model = _by_model(plan.entries)
         return {
             "plan": key,
@@ -104,7 +106,8 @@ class PruneOperator(_StoreOperator):
     def act(self, context: Context, now: datetime, *, dry: bool) -> dict[str, int]:
         """Remove, and record what was removed of each model."""
         from include.store.caches import prune_caches
-        from include.store.prune import Plan, prune, readable
+        from include.store.prune import prune
+        from include.store.prune_plan import Plan, readable
 
         if dry:
             skip(context, f"dry run: {self.plan['entries']} entries would be removed")
@@ -124,7 +127,7 @@ class PruneOperator(_StoreOperator):
         return {"removed": removed, "kept": len(plan.entries) - removed}
 
     def _record(self, context: Context, model: str, gone: list[Entry], now: datetime) -> None:
-        from include.store.prune import describe
+        from include.store.prune_plan import describe
 
         if not gone:
             return

@@ -12,7 +12,7 @@ import pytest
 from include.ledger.ledger import Ledger
 from include.registry.gateway import Registry
 from include.store.files import open_store
-from include.store.prune import Plan
+from include.store.prune_plan import Plan
 from include.store.snapshots import commit_snapshot, read_manifest, snapshot_paths
 from tests.integration.airflow.conftest import ROOT
 from tests.integration.airflow.runs import dags_of, run

@@ -88,9 +88,7 @@ def test_a_models_life_in_messages(world: World, hook: Hook, mailbox: Mailbox) -
     failed = world.run("told__train")
     assert failed.failure[0] == "validate"
     assert hook.titles[4:] == ["told: told__train failed"]
-    text = hook.messages[4][1]
-    assert f"Task validate\nRun {failed.run_id}\n" in text
-    assert f"\nMLflow run: {world.settings.mlflow}/" in text
+    assert f"Task validate\nRun {failed.run_id}\n" in hook.messages[4][1]
 
     events = ["promotion", "rejection", "promotion", "rollback", "failure"]
     assert told(world, "told") == events

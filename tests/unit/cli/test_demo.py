@@ -15,7 +15,8 @@ from include.cli.demo import WINDOWS, make_demo_plan
 from include.cli.group import evergreen
 from include.settings import ROOT, Settings
 from include.simulator.batches import write_batch
-from include.simulator.play import Asked, midnight
+from include.simulator.plan import midnight
+from include.simulator.play import Asked
 from include.spec.loader import load_spec
 from include.stack.layout import get_layout, prepare
 

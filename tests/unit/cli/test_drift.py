@@ -9,8 +9,8 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from include.cli import drift_backtest
-from include.cli.drift_backtest import Bench
+from include.cli.backtest import bench as benches
+from include.cli.backtest.bench import Bench
 from include.cli.group import evergreen
 from include.ledger.ledger import Ledger
 from include.monitor.reference import Reference
@@ -71,7 +71,7 @@ def bench(
         asked.append(name)
         return made
 
-    monkeypatch.setattr(drift_backtest, "open_bench", open_bench)
+    monkeypatch.setattr(benches, "open_bench", open_bench)
     yield made
     assert set(asked) <= {"toy"}
 

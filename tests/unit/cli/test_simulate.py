@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from include.cli import simulate
 from include.cli.group import evergreen
 from include.settings import ROOT, Settings
-from include.simulator.play import Plan, Progress
+from include.simulator.plan import Plan
+from include.simulator.progress import Progress
 from include.simulator.scenarios import SCENARIOS
 from include.spec.schema import Spec
 

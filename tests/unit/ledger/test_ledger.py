@@ -200,9 +200,9 @@ class TestDecide:
         judged(ledger, "by hand")
         assert decide(ledger, "nightly").verdict == "RETRAIN"
         judged(ledger, "nightly")
-        skipped = decide(ledger, "data", "data", NOW + timedelta(hours=23))
+        skipped = decide(ledger, "data", "data", NOW + timedelta(hours=22))
         assert "cooling down" in skipped.reason
-        assert decide(ledger, "by api", "api", NOW + timedelta(hours=23)).verdict == "RETRAIN"
+        assert decide(ledger, "by api", "api", NOW + timedelta(hours=22)).verdict == "RETRAIN"
         assert decide(ledger, "next", "data", NOW + timedelta(hours=24)).verdict == "RETRAIN"
 
     def test_a_skipped_run_leaves_requests_waiting(self, ledger):
@@ -237,7 +237,7 @@ class TestDecide:
         assert event.at == "2026-03-02T12:00:00.000000+00:00"
         assert event.payload["as_of"] == "2025-11-22T12:00:00.000000+00:00"
         # the cool-down is counted by the time acted as
-        later = then + timedelta(hours=23)
+        later = then + timedelta(hours=22)
         assert "cooling down until 2025-11-23" in decide(ledger, "run2", as_of=later).reason
         assert decide(ledger, "run3", as_of=then + timedelta(hours=24)).verdict == "RETRAIN"
         assert "as_of" not in add_decision(ledger, "run4").payload
@@ -250,6 +250,12 @@ class TestDecide:
         assert len(ledger.requests("churn")) == 1
         assert decide(ledger, "run1", "drift") == said
         assert "answered already by run1" in ledger.would("churn", "drift", RULES, NOW).reason
+        assumed = ledger.would("churn", "drift", RULES, NOW, wish="6 of 11")
+        assert (assumed.verdict, assumed.reason) == (
+            "RETRAIN",
+            "triggered by drift; drift: 6 of 11",
+        )
+        assert ledger.requests("churn") == []
         ledger.freeze("churn", "audit", key="f1", actor="ann", now=NOW)
         assert "frozen" in ledger.would("churn", "manual", RULES, NOW).reason
         assert ledger.would("churn", "manual", RULES, NOW, force=True).verdict == "RETRAIN"

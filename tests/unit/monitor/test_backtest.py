@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.cli.drift_chart import draw_backtest
+from include.cli.backtest.chart import draw_backtest
 from include.errors import DataError
 from include.monitor.backtest import Row, level, outcomes, table
 from include.monitor.decide import drift_reason

@@ -130,3 +130,15 @@ def test_extreme_numbers_and_odd_names_do_not_stop_it(tmp_path):
     text = write(world, live, world.drift(live))["report.html"]
     for name in ("tiny", "x.y z'\"é", "prediction", "prediction′", "age"):
         assert json.dumps(f"Drift in column '{name}'") in text
+
+
+def test_a_column_that_evidently_cannot_draw_takes_no_other_with_it(tmp_path):
+    reference, live = rows(400), rows(200, 1)
+    reference["<ns>"], live["<ns>"] = np.where(reference["use"] > 0, 1e18, 2e18), 1e18
+    world = World(tmp_path, make_spec(), reference)
+    text = write(world, live.assign(age=live["age"] + 12), world.drift(live), html=True)[
+        "report.html"
+    ]
+    assert "too extreme: ‹ns›." in text
+    drawn = set(re.findall(r"Drift in column '([^']+)'", text))
+    assert drawn == {"age", "use", "income", "region", "prediction"}

@@ -19,7 +19,8 @@ from include.errors import ServiceError, SpecError
 from include.settings import ROOT, Settings
 from include.simulator import live
 from include.simulator.live import LiveStage, source_folder
-from include.simulator.play import Asked, midnight
+from include.simulator.plan import midnight
+from include.simulator.play import Asked
 from include.simulator.scenarios import World
 from include.spec.loader import load_spec
 from include.spec.schema import PythonSource, Spec

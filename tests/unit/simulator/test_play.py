@@ -15,16 +15,9 @@ from hypothesis import strategies as st
 
 from include.errors import DataError, SpecError
 from include.settings import ROOT
-from include.simulator.play import (
-    Asked,
-    Plan,
-    Progress,
-    arrived,
-    begin,
-    make_plan,
-    midnight,
-    play,
-)
+from include.simulator.plan import Plan, make_plan, midnight
+from include.simulator.play import Asked, arrived, begin, play
+from include.simulator.progress import Progress
 from include.simulator.scenarios import KEY, World
 from include.spec.loader import load_spec
 from include.spec.schema import Spec

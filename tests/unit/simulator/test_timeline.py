@@ -13,7 +13,7 @@ from PIL import Image
 from include.ledger.ledger import Ledger
 from include.settings import ROOT
 from include.simulator.picture import draw
-from include.simulator.play import Plan, make_plan, midnight
+from include.simulator.plan import Plan, make_plan, midnight
 from include.simulator.scenarios import KEY, TIME
 from include.simulator.timeline import Entry, measure, timeline, watched_metric
 from include.spec.loader import load_spec

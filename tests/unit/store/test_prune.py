@@ -15,18 +15,8 @@ from hypothesis import strategies as st
 from include.errors import DataError, ServiceError, SnapshotError
 from include.store.files import Store, open_store
 from include.store.lease import rewriting
-from include.store.prune import (
-    Ages,
-    Entry,
-    Needs,
-    Plan,
-    _log_reason,
-    describe,
-    plan_prune,
-    prune,
-    readable,
-    stored_models,
-)
+from include.store.prune import Ages, Needs, _log_reason, plan_prune, prune, stored_models
+from include.store.prune_plan import Entry, Plan, describe, readable
 from include.store.snapshots import commit_snapshot, read_manifest, snapshot_paths
 from tests.unit.store.conftest import snapshot_of
 

@@ -1,10 +1,9 @@
-"""What `evergreen drift` works with, and its replay of the past."""
+"""`evergreen drift --backtest`: the replay, its table and its picture."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +12,10 @@ from include.cli.display import get_console, print_json, print_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from include.ledger.arbiter import Decision
-    from include.ledger.ledger import Ledger
+    from include.cli.backtest.bench import Bench
     from include.monitor.backtest import Row
-    from include.monitor.decide import Outcome, Wish
-    from include.monitor.reference import Reference
+    from include.monitor.decide import Outcome
     from include.monitor.replay import Replayed
-    from include.registry.gateway import Registry
-    from include.registry.package import Version
-    from include.settings import Settings
-    from include.spec.schema import Spec
-    from include.store.files import Store
 
 _SHOWN_BROKEN = 5
 
@@ -39,83 +31,6 @@ class Replay:
     plot: Path | None = None
 
 
-@dataclass
-class Bench:
-    """The parts a pass works with.
-
-    Attributes:
-        spec: The model's spec as it is now.
-        settings: This process's settings.
-        registry: The model registry.
-        champion: The version looked at.
-    """
-
-    spec: Spec
-    settings: Settings
-    registry: Registry
-    champion: Version
-
-    @cached_property
-    def store(self) -> Store:
-        """Where log, labels and snapshots are."""
-        from include.store.files import open_store
-
-        return open_store(self.settings.store_uri, cache=self.settings.home / "cache")
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        """The record; only read here."""
-        from include.ledger.ledger import Ledger
-
-        return Ledger(self.settings.ledger_dsn)
-
-    def preview(self, wish: Wish, now: datetime) -> Decision:
-        """Return what the arbiter would answer to a wish filed now."""
-        retrain = self.spec.retrain
-        return self.ledger.would(self.spec.model, wish.source, retrain, now, wish=wish.reason)
-
-    def reference(self, version: str) -> Reference:
-        """Return what a version learned from; made once and kept."""
-        from include.monitor.opening import open_reference
-        from include.registry.lookup import choose_version
-
-        found = self.champion
-        if version != found.version:
-            found = choose_version(self.registry, self.spec.model, version)
-        return open_reference(self.spec, self.store, self.registry, found, self.settings.home)
-
-    def bring_labels(self, now: datetime, start: datetime | None = None) -> None:
-        """Read the labels that are due from the spec's source, where it needs no Airflow connection."""
-        from include.ingest.labels import ingest_labels
-        from include.monitor.windows import latest_window
-
-        labels, length = self.spec.monitor.labels, self.spec.monitor.window
-        if labels is None or labels.source is None or getattr(labels.source, "connection", None):
-            return
-        first = start or latest_window(now, length, delay=labels.delay).start
-        ingest_labels(self.spec, self.store, first, now, now=datetime.now(UTC))
-
-
-def open_bench(name: str) -> Bench:
-    """Find the model and its champion, else its newest version.
-
-    Raises:
-        SpecError: There is no such model.
-        ModelError: It has no version yet.
-        ServiceError: MLflow is away.
-    """
-    from include.registry.gateway import Registry
-    from include.registry.lookup import choose_version
-    from include.settings import get_settings
-    from include.spec.loader import find_spec, load_spec
-    from include.stack.status import running_settings
-
-    settings = running_settings(get_settings())
-    spec = load_spec(find_spec(name, settings), settings)
-    registry = Registry(settings.mlflow)
-    return Bench(spec, settings, registry, choose_version(registry, name))
-
-
 def run_backtest(bench: Bench, asked: Replay, as_json: bool) -> None:
     """Replay the log, print the table and draw the picture."""
     from include.monitor.backtest import outcomes, table
@@ -124,7 +39,7 @@ def run_backtest(bench: Bench, asked: Replay, as_json: bool) -> None:
     rows = table(bench.spec, replayed, began=asked.began)
     decided = outcomes(bench.spec, replayed)
     if asked.plot:
-        from include.cli.drift_chart import draw_backtest
+        from include.cli.backtest.chart import draw_backtest
 
         draw_backtest(bench.spec, replayed, rows, asked.began, asked.plot)
     if as_json:
@@ -209,7 +124,7 @@ def _print(
     for kind, title in titles.items():
         mine = [row for row in rows if row.kind == kind]
         if mine:
-            print_table(_columns(title, asked), [_cells(row, asked) for row in mine])
+            print_table(_columns(asked), [_cells(row, asked) for row in mine], title)
     broken = [o.reason for o in decided if o.broken]
     if broken:
         many = count(len(broken), "window")
@@ -220,9 +135,9 @@ def _print(
         console.print(f"Picture: {asked.plot}", markup=False, soft_wrap=True)
 
 
-def _columns(title: str, asked: Replay) -> tuple[str, ...]:
-    known = ("false alarms per 100 windows", "windows until detected") if asked.began else ()
-    return (title, "windows that violate", "would ask for a retrain", *known)
+def _columns(asked: Replay) -> tuple[str, ...]:
+    known = ("false per 100", "found after") if asked.began else ()
+    return ("threshold", "windows that violate", "that ask for a retrain", *known)
 
 
 def _cells(row: Row, asked: Replay) -> tuple[str, ...]:

@@ -178,7 +178,9 @@ def _alarms(axes: Axes, setting: str, rows: Sequence[Row]) -> None:
     """Draw alarms by threshold: false ones before the drift began and the delay after it, where that is known."""
     places = range(len(rows))
     split = any(row.false_per_100 is not None for row in rows)
-    title = "False alarms; above: windows until found" if split else "Windows that ask for a retrain"
+    title = (
+        "False alarms; above: windows until found" if split else "Windows that ask for a retrain"
+    )
     unit = "false alarms per 100 windows" if split else "windows"
     name_axes(axes, title, f"monitor.{setting}, the spec's in red", unit)
     heights = [(row.false_per_100 or 0.0) if split else float(row.alarms) for row in rows]
