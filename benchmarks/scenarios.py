@@ -420,7 +420,11 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--show", action="store_true", help="print every window")
     parser.add_argument("--json", type=Path, help="also write what was found to this file")
+    parser.add_argument("--read", type=Path, nargs="+", help="only print the table of such files")
     args = parser.parse_args()
+    if args.read:
+        report([play_ for path in args.read for play_ in json.loads(path.read_text())])
+        return
     tasks = [(s, n, args.days) for s in args.scenarios.split(",") for n in range(args.seeds)]
     started, plays = time.perf_counter(), []
     with ProcessPoolExecutor(args.processes) as pool:

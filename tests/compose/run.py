@@ -187,6 +187,15 @@ def train_and_predict(env: dict[str, str], data: Path) -> None:
     )
 
 
+def sees_log(compose: list[str]) -> bool:
+    """Tell whether what serving logged is where the monitor's tasks look for it."""
+    look = "ls /store/predictions/churn/date=*/*.parquet"
+    done = subprocess.run(
+        [*compose, "exec", "-T", "worker", "sh", "-c", look], capture_output=True, check=False
+    )
+    return done.returncode == 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -216,6 +225,7 @@ def main() -> None:
             say("all healthy")
             run(*compose, "ps")
             train_and_predict(env, folder / "data")
+            wait_for("the workers to see the prediction log", lambda: sees_log(compose), 60)
             say("passed")
         except BaseException:
             run(*compose, "logs", "--tail", "40", check=False)
