@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from include.stack.local_run import LocalResult, LocalTask
 
 _NEEDED = ("mlflow", "serving")
-#: What a training run takes; here no api-server is asked for the Dag's own list.
-_PARAMS = ("reason", "trigger", "force")
 
 
 @click.command(short_help="Train a model without the scheduler.")
@@ -37,11 +35,12 @@ def command(ctx: click.Context, name: str, pairs: tuple[str, ...], as_json: bool
     not up, and stay up. Exit status 1 when the run fails.
     """
     from include.settings import get_settings
+    from include.spec import parameters
     from include.stack import lifecycle, local_run
 
     settings = get_settings()
     _refuse_approvals(name, settings)
-    conf = parse_params(pairs, dict.fromkeys(_PARAMS), f"{name}__train")
+    conf = parse_params(pairs, dict.fromkeys(parameters.TRAINING), f"{name}__train")
     console = get_console(stderr=as_json)
     if not settings.mlflow_url:
         lifecycle.up(settings, lifecycle.Reports(say=console.print), only=_NEEDED)

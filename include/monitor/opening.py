@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from include.monitor.reference import Reference, build_reference, load_reference
-from include.scoring.model import LoadedModel
+from include.scoring.model import as_asked
 from include.store.snapshots import read_manifest
-from include.store.split import Split
 
 if TYPE_CHECKING:
     from include.registry.gateway import Registry
-    from include.registry.package import LoadedPackage, Version
+    from include.registry.package import Version
     from include.spec.schema import Spec
     from include.store.files import Store
 
@@ -61,19 +60,7 @@ def _fill(
         return fetched
     package = registry.load(version, home / "cache" / "models")
     manifest = read_manifest(store, spec.model, version.tags.get("evergreen.snapshot_id", ""))
-    model, metrics = _loaded(package, version.version), package.meta.get("metrics") or {}
+    model, metrics = as_asked(package, version.version), package.meta.get("metrics") or {}
     build_reference(spec, store, manifest, model, metrics, made)
     registry.keep_folder(version.run_id, made, ARTIFACT)
     return made
-
-
-def _loaded(package: LoadedPackage, name: str) -> LoadedModel:
-    split = package.meta.get("split")
-    return LoadedModel(
-        package.pipeline,
-        package.features,
-        package.classes,
-        name,
-        package.meta.get("cutoff"),
-        Split.from_dict(split) if split else None,
-    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,9 @@ from include.scoring.metrics import Floats
 from include.spec.metrics import Task
 from include.store.features import Features, category_text
 from include.store.split import Split
+
+if TYPE_CHECKING:
+    from include.registry.package import LoadedPackage
 
 _BATCH_ROWS = 65_536  # encoders may widen a row a hundredfold
 
@@ -43,6 +46,19 @@ class LoadedModel:
     version: str
     cutoff: str | None = None
     split: Split | None = None
+
+
+def as_asked(package: LoadedPackage, name: str) -> LoadedModel:
+    """Return a registered version as the gate and the monitor ask it; `name` is for people."""
+    split = package.meta.get("split")
+    return LoadedModel(
+        package.pipeline,
+        package.features,
+        package.classes,
+        name,
+        package.meta.get("cutoff"),
+        Split.from_dict(split) if split else None,
+    )
 
 
 class Unloadable:

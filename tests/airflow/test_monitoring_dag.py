@@ -12,13 +12,14 @@ from airflow.sdk.execution_time.comms import ErrorResponse
 from airflow.serialization.serialized_objects import DagSerialization
 from evergreen.factory.monitoring import monitor_dag
 from evergreen.factory.naming import retrain_run_id
-from evergreen.factory.params import monitor_params
+from evergreen.factory.params import monitor_params, training_params
 from evergreen.operators.monitor import pass_time
 from evergreen.operators.stage import act_time, as_of
 
 from include.errors import DataError
 from include.monitor.windows import latest_window
 from include.settings import ROOT
+from include.spec import parameters
 from include.spec.loader import load_spec
 from include.spec.schema import Spec
 from tests.airflow.test_parsing import SPEC, parse
@@ -178,3 +179,8 @@ def test_only_a_spec_with_a_schedule_is_watched_and_a_broken_one_hurts_nobody(
     context = {"_AIRFLOW_PARSING_CONTEXT_DAG_ID": "two__monitor"}
     assert parse(tmp_path, file="monitoring.py", **context)["dags"] == ["two__monitor"]
     assert parse(tmp_path, **context)["dags"] == []
+
+
+def test_the_names_checked_without_airflow_are_those_of_the_dags() -> None:
+    assert tuple(training_params()) == parameters.TRAINING
+    assert tuple(monitor_params()) == parameters.MONITORING

@@ -47,7 +47,7 @@ def monitor_dag(spec: Spec) -> DAG:
             "execution_timeout": _TIMEOUT,
             **retry_arguments(),
         },
-        on_failure_callback=notifiers(spec, "failure"),
+        on_failure_callback=notifiers(spec, "failure") or None,
         render_template_as_native_obj=True,
     ) as dag:
         _tasks(spec)
@@ -93,5 +93,11 @@ def _tasks(spec: Spec) -> None:
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
         **results,
     )
-    finish = MonitorFinishOperator(task_id="finish", model=model, data=found).as_teardown()
+    finish = MonitorFinishOperator(
+        task_id="finish",
+        model=model,
+        data=found,
+        # Once more: whoever dies between a task's end and its callback tells nobody.
+        on_success_callback=notifiers(spec, "drift"),
+    ).as_teardown()
     collect >> quality >> drift >> performance >> decide >> request >> report >> finish

@@ -61,7 +61,3 @@ def _as_of() -> Param:
         title="As of",
         description="Act as if it were this time, for example 2026-03-01T00:00:00Z; never in the future.",
     )
-
-
-PARAM_NAMES = ("reason", "trigger", "force", "as_of")
-MONITOR_PARAM_NAMES = ("force", "html", "as_of")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evergreen.factory.params import PARAM_NAMES
 from evergreen.operators.stage import StageOperator, as_of, require_conf, run_key, skip, utc_now
+from include.spec import parameters
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -22,7 +22,7 @@ class AdmitOperator(StageOperator):
     def work(self, context: Context) -> dict[str, Any]:
         """Decide once per run; a retry gets the same answer."""
         run, params = context["dag_run"], context["params"]
-        require_conf(run.conf, PARAM_NAMES)
+        require_conf(run.conf, parameters.TRAINING)
         trigger = params.get("trigger") or _TRIGGERS.get(str(run.run_type.value), "manual")
         decision = self.bench.ledger.decide(
             self.model,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.operators.ingest import Champion, verdict_key
-from evergreen.operators.stage import StageOperator, loaded_model, run_key, utc_now
+from evergreen.operators.stage import StageOperator, run_key, utc_now
 from include.errors import ModelError, SnapshotError
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ class EvaluateOperator(StageOperator):
         )
 
     def _loaded(self, version: Version, name: str) -> LoadedModel:
-        return loaded_model(self.bench.registry.load(version, self.bench.model_cache), name)
+        from include.scoring.model import as_asked
+
+        return as_asked(self.bench.registry.load(version, self.bench.model_cache), name)
 
     def _load(self, champion: Champion, challenger: LoadedModel) -> LoadedModel:
         """Load the champion; one that cannot be loaded still takes part, and the gate says why it holds."""

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.factory.naming import monitor_experiment
-from evergreen.factory.params import MONITOR_PARAM_NAMES
 from evergreen.hooks.sources import source_options
-from evergreen.operators.monitor_reference import open_reference
 from evergreen.operators.stage import StageOperator, as_of, require_conf, run_key, skip, utc_now
 from include.errors import ConflictError
+from include.spec import parameters
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -52,6 +51,8 @@ class MonitorOperator(StageOperator):
     @cached_property
     def reference(self) -> Reference:
         """What the judged version learned from."""
+        from include.monitor.opening import open_reference
+
         version = self.bench.registry.get_version(self.model, self.collected["version"])
         if version is None:
             raise ConflictError(
@@ -59,7 +60,8 @@ class MonitorOperator(StageOperator):
                 f"must still have version {self.collected['version']}, got none",
                 "Start a new pass.",
             )
-        return open_reference(self.bench, version)
+        bench = self.bench
+        return open_reference(bench.spec, bench.store, bench.registry, version, bench.settings.home)
 
     @property
     def window(self) -> Window:
@@ -122,7 +124,7 @@ class CollectOperator(MonitorOperator):
         """Collect; every attempt of a run means the same window."""
         from include.monitor.windows import latest_window
 
-        require_conf(context["dag_run"].conf, MONITOR_PARAM_NAMES)
+        require_conf(context["dag_run"].conf, parameters.MONITORING)
         bench, at = self.bench, pass_time(context)
         champion = self.champion()
         if champion is None:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from include.ledger.ledger import Ledger
     from include.registry.gateway import Registry
-    from include.registry.package import LoadedPackage
-    from include.scoring.model import LoadedModel
     from include.spec.schema import Spec
     from include.store.files import Store
     from include.store.snapshots import Manifest
@@ -143,22 +141,6 @@ class StageOperator(EvergreenOperator):
     def link_run(self, context: Context, run_id: str) -> None:
         """Put a link to the MLflow run on the task."""
         context["ti"].xcom_push(key=RUN_URL_KEY, value=self.bench.hook.run_url(run_id))
-
-
-def loaded_model(package: LoadedPackage, name: str) -> LoadedModel:
-    """Return a version as the gate and the monitor ask it for predictions; `name` is for people."""
-    from include.scoring.model import LoadedModel
-    from include.store.split import Split
-
-    split = package.meta.get("split")
-    return LoadedModel(
-        package.pipeline,
-        package.features,
-        package.classes,
-        name,
-        package.meta.get("cutoff"),
-        Split.from_dict(split) if split else None,
-    )
 
 
 def run_key(context: Context) -> str:
