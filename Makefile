@@ -21,7 +21,7 @@ down:  ## Stop them.
 	@./evergreen down
 
 test: setup  ## Run all tests (unit, airflow, integration, e2e).
-	$(PYTHON) -m pytest tests/unit tests/airflow tests/integration tests/e2e $(ARGS)
+	@tests/run.sh $(ARGS)
 
 test-compose: setup  ## Build, start and try docker-compose.yaml; needs Docker.
 	$(PYTHON) tests/compose/run.py $(ARGS)

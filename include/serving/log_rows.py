@@ -153,9 +153,16 @@ def _features(engine: Engine, answers: Sequence[Entry]) -> dict[str, Any]:
         values = np.concatenate([columns[name] for columns in held])
         made[name] = pa.array(values, pa.float64(), from_pandas=True)
     for name in features.categorical:
-        texts = category_texts(pd.Series(np.concatenate([columns[name] for columns in held])))
-        made[name] = pa.array(texts, pa.string())
+        made[name] = _texts(np.concatenate([columns[name] for columns in held]))
     return {name: column for name, column in made.items() if name not in PREDICTIONS.names}
+
+
+def _texts(values: np.ndarray[Any, Any]) -> pa.Array:
+    """Return categories as text; most are text already, and Arrow refuses to take anything else for it."""
+    try:
+        return pa.array(values, pa.string())
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        return pa.array(category_texts(pd.Series(values)), pa.string())
 
 
 def _padded(column: pa.Array, kind: pa.DataType, rows: int) -> pa.Array:

@@ -64,13 +64,15 @@ def write_part(store: Store, model: str, table: pa.Table) -> list[str]:
     days = pc.cast(pc.floor_temporal(table.column("_time"), unit="day"), pa.date32())
     groups = pa.table({"day": days, "version": table.column("_version")})
     keys = []
-    for group in groups.group_by(["day", "version"]).aggregate([]).to_pylist():
+    found = groups.group_by(["day", "version"]).aggregate([]).to_pylist()
+    for group in found:
         mine = pc.and_(
             pc.equal(groups["day"], pa.scalar(group["day"], pa.date32())),
             pc.equal(groups["version"], group["version"]),
         )
+        some = table.filter(mine) if len(found) > 1 else table
         buffer = io.BytesIO()
-        pq.write_table(table.filter(mine), buffer, **parts.write_options(table.schema))
+        pq.write_table(some, buffer, **parts.write_options(table.schema))
         data = buffer.getvalue()
         digest = hashlib.sha256(data).hexdigest()
         key = f"{_part_lead(model, group['day'], group['version'])}{digest[:32]}.parquet"
