@@ -96,21 +96,30 @@ class ServingClient:
         """Ask for the stored input example, as a ready-made body for `infer`."""
         return self._call("GET", f"{_path(model, version)}/example")
 
-    def infer(self, model: str, body: Mapping[str, Any], version: str | None = None) -> Reply:
+    def infer(
+        self, model: str, body: Mapping[str, Any], version: str | None = None, *, log: bool = True
+    ) -> Reply:
         """Predict.
 
         Args:
             model: Its name.
             body: An infer request of the Open Inference Protocol.
             version: The version to ask; None for the champion.
+            log: Whether this is live traffic; a probe is none, and stays out of the prediction log.
 
         Raises:
             ServiceError: Serving cannot be reached (this goes for every method).
         """
-        return self._call("POST", f"{_path(model, version)}/infer", orjson.dumps(body))
+        headers = {"Content-Type": "application/json"} | ({} if log else {"x-evergreen-log": "off"})
+        return self._call("POST", f"{_path(model, version)}/infer", orjson.dumps(body), headers)
 
-    def _call(self, method: str, path: str, content: bytes | None = None) -> Reply:
-        headers = {"Content-Type": "application/json"} if content is not None else None
+    def _call(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
         started = time.perf_counter()
         try:
             answer = self._http.request(method, path, content=content, headers=headers)

@@ -81,7 +81,7 @@ class _Rollout:
         self._refused()
         total = 0.0
         for body in self._bodies():
-            reply = self.client.infer(self.model, body, path_version)
+            reply = self.client.infer(self.model, body, path_version, log=False)
             if reply.status in (404, 503):
                 raise _NotYet(reply.said)
             if not reply.ok and reply.status >= 500:

@@ -161,19 +161,22 @@ class ExpireRequestsOperator(ReapOperator):
 
 
 class CompactLogsOperator(ReapOperator):
-    """Makes one file of the many small ones of each past day of predictions. Returns how many, by model."""
+    """Makes one file of the many small ones of each past day of predictions and labels.
+
+    Returns how many, by model.
+    """
 
     def act(self, context: Context, now: datetime, *, dry: bool) -> dict[str, int]:  # noqa: ARG002
         """Compact the days that are over."""
-        from include.store.predictions import compact
-
-        if dry:
-            return {}
-        made = {spec.model: self._compact(spec, compact, now) for spec in self.specs}
+        made = {} if dry else {spec.model: self._compact(spec, now) for spec in self.specs}
         return {model: count for model, count in made.items() if count}
 
-    def _compact(self, spec: Spec, compact: Any, now: datetime) -> int:
-        count: int = compact(self.bench.store, spec.model, before=now.date())
+    def _compact(self, spec: Spec, now: datetime) -> int:
+        from include.store import labels, predictions
+
+        store, today = self.bench.store, now.date()
+        count = predictions.compact(store, spec.model, before=today)
+        count += labels.compact(store, spec.model, before=today)
         if count:
             self.log.info("%s: compacted %d files", spec.model, count)
         return count

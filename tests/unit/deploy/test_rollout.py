@@ -16,6 +16,7 @@ from include.deploy.rollout import DeployResult, deploy
 from include.errors import ConflictError, ModelError, ServiceError
 from include.serving.app import create_app
 from include.serving.follower import Follower
+from include.serving.predictions import LOG_HEADER
 from include.serving.telemetry import Metrics
 from tests.unit.serving.registry import CHURN, PRICE, MemoryRegistry, fit, wait_for
 
@@ -197,6 +198,23 @@ def run(client: ServingClient, timeout: timedelta = SHORT) -> DeployResult:
         timeout=timeout,
         poll_seconds=0.02,
     )
+
+
+def test_a_probe_is_no_live_traffic() -> None:
+    seen: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/infer"):
+            seen.append(request.headers.get(LOG_HEADER))
+            return outputs([1])
+        if request.url.path.endswith("/example"):
+            return httpx.Response(200, json={"inputs": []})
+        return httpx.Response(200, json={"champion": "2", "failures": {}})
+
+    client = ServingClient("http://serving", transport=httpx.MockTransport(answer))
+    deploy(client, model="churn", version="2", promote=lambda: None, undo=never, timeout=SHORT)
+    client.infer("churn", {"inputs": []})
+    assert seen == ["off", "off", None]
 
 
 @pytest.mark.parametrize(
