@@ -229,7 +229,14 @@ class Bench:
         events = self.ledger.events(self.plan.model, "monitor")
         history = [e.payload for e in events if e.payload["version"] == version]
         findings = [*self._look(window, version, as_of, history), *self._score(matured, version)]
-        outcome = decide(self.spec, findings, history, window=window.key, matured=matured.key)
+        outcome = decide(
+            self.spec,
+            findings,
+            history,
+            window=window.key,
+            matured=matured.key,
+            matured_row=next((p for p in history if p["window"] == matured.key), None),
+        )
         self.ledger.record(
             self.plan.model,
             "monitor",

@@ -201,7 +201,14 @@ class Replay:
             *check_drift(self.spec, seen.path, self.reference),
             *check_performance(self.spec, judged.path, labels, self.reference),
         )
-        outcome = decide(self.spec, findings, self.history)
+        outcome = decide(
+            self.spec,
+            findings,
+            self.history,
+            window=live.key,
+            matured=ripe.key,
+            matured_row=next((row for row in self.history if row["window"] == ripe.key), None),
+        )
         self.history.append(
             {
                 "window": live.key,

@@ -115,7 +115,8 @@ def _look_once(bench: Bench, now: datetime, html: Path | None, as_json: bool) ->
 
     version = bench.champion.version
     events = bench.ledger.events(bench.spec.model, "monitor")
-    history = [e.payload for e in events if e.payload.get("version") == version]
+    mine = {e.payload["window"]: e.payload for e in events if e.payload.get("version") == version}
+    history = [mine[window] for window in sorted(mine)]
     with (
         tempfile.TemporaryDirectory(prefix="evergreen-drift-") as name,
         get_console(stderr=True).status("Looking at the newest window"),

@@ -113,7 +113,7 @@ def _ask_airflow(settings: Settings, event: Event) -> dict[str, Any]:
             check=True,
         )
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except (subprocess.SubprocessError, ValueError, IndexError) as error:
+    except (subprocess.SubprocessError, OSError, ValueError, IndexError) as error:
         output = getattr(error, "stderr", None) or str(error)
         raise ServiceError(
             "notify.to",

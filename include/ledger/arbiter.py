@@ -24,7 +24,12 @@ _SLACK = timedelta(minutes=65)
 
 @dataclass(frozen=True)
 class Request:
-    """Somebody's wish to retrain; `run_key` is the run that answered it, `EXPIRED`, or None while it waits."""
+    """Somebody's wish to retrain.
+
+    Attributes:
+        run_key: The run that answered it, `EXPIRED`, or None while it waits.
+        as_of: The time it was filed as of, ISO in UTC; None for a wish of the present.
+    """
 
     id: int
     model: str
@@ -33,6 +38,17 @@ class Request:
     key: str
     at: str
     run_key: str | None = None
+    as_of: str | None = None
+
+    def concerns(self, as_of: str | None) -> bool:
+        """Tell whether a run may answer it: a replay those of its own past, and every other run those of the present.
+
+        Args:
+            as_of: The time the run acts as if it were, ISO in UTC; None for the present.
+        """
+        if as_of is None or self.as_of is None:
+            return as_of is self.as_of
+        return self.as_of <= as_of
 
 
 @dataclass(frozen=True)

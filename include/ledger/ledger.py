@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import select
 
 from include.ledger.chain import Event, append, canonical, find_event, iso, last, to_event, walk
+from include.ledger.queries import DECISION_KEY
 from include.ledger.tables import EVENTS
 from include.ledger.wishes import Wishes
 
@@ -87,6 +88,8 @@ class Ledger(Wishes):
         model: str | None = None,
         kind: str | Collection[str] | None = None,
         limit: int | None = None,
+        *,
+        prefix: str = "",
     ) -> list[Event]:
         """Return the newest `limit` events, oldest first.
 
@@ -94,6 +97,7 @@ class Ledger(Wishes):
             model: Only this model's; None for all.
             kind: Only this kind, or these kinds; None for all.
             limit: How many at most; None for all.
+            prefix: Only events whose key begins with this.
         """
         query = select(EVENTS).order_by(EVENTS.c.id.desc())
         if model is not None:
@@ -101,9 +105,16 @@ class Ledger(Wishes):
         if kind is not None:
             kinds = [kind] if isinstance(kind, str) else list(kind)
             query = query.where(EVENTS.c.kind.in_(kinds))
+        if prefix:
+            query = query.where(EVENTS.c.key.startswith(prefix, autoescape=True))
         with self._db.read() as connection:
             rows = connection.execute(query.limit(limit)).mappings().all()
         return [to_event(row) for row in reversed(rows)]
+
+    def is_replay(self, model: str, run_key: str) -> bool:
+        """Tell whether a run that was decided about acts as of another time."""
+        decided = self.find(model, f"{DECISION_KEY}{run_key}")
+        return decided is not None and decided.payload.get("as_of") is not None
 
     def verify(self, model: str | None = None) -> Verification:
         """Walk the chains and recompute every hash.

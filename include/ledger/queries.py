@@ -7,7 +7,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, RowMapping, exists, select, update
+from sqlalchemy import Connection, RowMapping, exists, literal, select, update
 
 from include.ledger.arbiter import BY_MONITOR, WEEK, Decision, Request
 from include.ledger.chain import iso
@@ -15,6 +15,10 @@ from include.ledger.tables import DECISIONS, EVENTS, REQUESTS
 
 if TYPE_CHECKING:
     from include.spec.schema import Retrain
+
+
+#: What the key of a decision's event begins with; the run's key follows.
+DECISION_KEY = "decision:"
 
 
 def find_freeze(connection: Connection, model: str) -> str | None:
@@ -36,15 +40,21 @@ def find_requests(connection: Connection, model: str, pending: bool) -> list[Req
     return [to_request(row) for row in connection.execute(query).mappings()]
 
 
-def find_answered(connection: Connection, model: str) -> str | None:
-    """Return what answered the monitor's newest request that waits no longer; None where there is none."""
-    query = select(REQUESTS.c.run_key).where(
+def find_answered(connection: Connection, model: str, as_of: str | None) -> str | None:
+    """Return what answered the monitor's newest request that waits no longer; None where there is none.
+
+    Args:
+        connection: Reads.
+        model: The model.
+        as_of: Only requests that concern a run of this time; see `Request.concerns`.
+    """
+    query = select(REQUESTS).where(
         REQUESTS.c.model == model,
         REQUESTS.c.source.in_(sorted(BY_MONITOR)),
         REQUESTS.c.run_key.is_not(None),
     )
-    found = connection.execute(query.order_by(REQUESTS.c.id.desc()).limit(1)).scalar()
-    return None if found is None else str(found)
+    rows = connection.execute(query.order_by(REQUESTS.c.id.desc())).mappings()
+    return next((r.run_key for r in map(to_request, rows) if r.concerns(as_of)), None)
 
 
 def find_waiting_models(connection: Connection, before: str) -> list[str]:
@@ -56,7 +66,9 @@ def find_waiting_models(connection: Connection, before: str) -> list[str]:
 def to_request(row: RowMapping) -> Request:
     """Return a row as a request."""
     names = ("id", "model", "source", "reason", "key", "at", "run_key")
-    return Request(**{name: row[name] for name in names})
+    given = json.loads(row["details"]).get("as_of")
+    as_of = iso(datetime.fromisoformat(given)) if given else None
+    return Request(**{name: row[name] for name in names}, as_of=as_of)
 
 
 def close_requests(connection: Connection, ids: Collection[int], run_key: str) -> None:
@@ -67,27 +79,41 @@ def close_requests(connection: Connection, ids: Collection[int], run_key: str) -
 
 
 def find_retrains(
-    connection: Connection, model: str, now: datetime, retrain: Retrain
+    connection: Connection, model: str, now: datetime, retrain: Retrain, *, replayed: bool
 ) -> list[datetime]:
     """Return when the model was retrained unasked, as far back as any rule looks.
 
     A run counts once it has a verdict: one that found nothing new, or failed before, has trained nothing. Two
     runs of a model are never under way at once: its Dag runs one at a time.
+
+    Args:
+        connection: Reads.
+        model: The model.
+        now: The time, aware.
+        retrain: The spec's section.
+        replayed: Count the runs as of another time, which have a calendar of their own; else all others.
     """
     since = iso(now - max(WEEK, retrain.cooldown))
+    verdicts = EVENTS.alias()
     has_verdict = exists().where(
-        EVENTS.c.model == model,
-        EVENTS.c.kind == "verdict",
-        EVENTS.c.actor == DECISIONS.c.run_key,
+        verdicts.c.model == model,
+        verdicts.c.kind == "verdict",
+        verdicts.c.actor == DECISIONS.c.run_key,
     )
-    query = select(DECISIONS.c.at).where(
+    query = select(DECISIONS.c.at, EVENTS.c.payload).where(
+        EVENTS.c.model == DECISIONS.c.model,
+        EVENTS.c.key == literal(DECISION_KEY) + DECISIONS.c.run_key,
         DECISIONS.c.model == model,
         DECISIONS.c.verdict == "RETRAIN",
         DECISIONS.c.by_hand.is_(False),
         DECISIONS.c.at >= since,
         has_verdict,
     )
-    return [datetime.fromisoformat(at) for at in connection.execute(query).scalars()]
+    return [
+        datetime.fromisoformat(at)
+        for at, payload in connection.execute(query)
+        if ("as_of" in json.loads(payload)) == replayed
+    ]
 
 
 def find_decision(connection: Connection, model: str, run_key: str) -> Decision | None:

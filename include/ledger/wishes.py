@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select
 from include.ledger.arbiter import EXPIRED, Decision, Request, arbitrate, is_by_hand
 from include.ledger.chain import append, canonical, iso
 from include.ledger.queries import (
+    DECISION_KEY,
     close_requests,
     find_answered,
     find_decision,
@@ -43,7 +44,18 @@ class Wishes:
         *,
         asked_by: str = "monitor",
     ) -> Request:
-        """File a wish to retrain and record it as an event, or return the one that already has this key."""
+        """File a wish to retrain and record it as an event, or return the one that already has this key.
+
+        Args:
+            model: The model.
+            source: Who wishes: drift, decay, or another trigger.
+            reason: Why, for people.
+            key: Same for every attempt to file the same wish.
+            details: JSON values. One filed `as_of` another time says so here, in ISO; only runs of that time or a
+                later one answer it.
+            now: The time, aware.
+            asked_by: Who files it.
+        """
         mine = (REQUESTS.c.model == model) & (REQUESTS.c.key == key)
         body, at = canonical(details), iso(now)
         values = {"source": source, "reason": reason, "key": key, "details": body, "at": at}
@@ -109,6 +121,7 @@ class Wishes:
         *,
         force: bool = False,
         wish: str | None = None,
+        as_of: datetime | None = None,
     ) -> Decision:
         """Say how `decide` would answer a run now, and record nothing.
 
@@ -119,10 +132,11 @@ class Wishes:
             now: The time, aware.
             force: Go through a freeze.
             wish: Reason of a request that is taken for filed by `trigger`; None for those that are there.
+            as_of: See `decide`.
         """
         assumed = [Request(0, model, trigger, wish, "", iso(now))] if wish is not None else []
         with self._db.read() as connection:
-            return _weigh(connection, model, trigger, spec_retrain, now, force, assumed)[0]
+            return _weigh(connection, model, trigger, spec_retrain, (now, as_of), force, assumed)[0]
 
     def decide(
         self,
@@ -148,15 +162,17 @@ class Wishes:
             force: Go through a freeze.
             wish: Why the caller wants a run, in the caller's words; kept with the decision.
             asked_by: Who wants it.
-            as_of: The time the run acts as if it were, aware: what cool-down and budget are counted by. None
-                for `now`.
+            as_of: The time the run acts as if it were, aware. Such a run answers requests that were filed as of
+                that time or before, and cool-down and budget count the runs as of another time. None for a run of
+                the present: it answers those of the present, and its own kind is counted.
         """
-        at, meant = iso(now), as_of or now
+        at = iso(now)
         with self._db.write(model) as connection:
             known = find_decision(connection, model, run_key)
             if known is not None:
                 return known
-            decision, pending = _weigh(connection, model, trigger, spec_retrain, meant, force)
+            times = (now, as_of)
+            decision, pending = _weigh(connection, model, trigger, spec_retrain, times, force)
             connection.execute(
                 DECISIONS.insert().values(
                     model=model,
@@ -166,7 +182,7 @@ class Wishes:
                     verdict=decision.verdict,
                     reason=decision.reason,
                     request_ids=canonical(list(decision.request_ids)),
-                    at=iso(meant),
+                    at=iso(as_of or now),
                 )
             )
             close_requests(connection, decision.request_ids, run_key)
@@ -180,7 +196,7 @@ class Wishes:
             }
             if as_of is not None:
                 payload["as_of"] = iso(as_of)
-            row = (model, "decision", f"decision:{run_key}", canonical(payload), asked_by, at)
+            row = (model, "decision", f"{DECISION_KEY}{run_key}", canonical(payload), asked_by, at)
             append(connection, row, None)
         return decision
 
@@ -190,20 +206,32 @@ def _weigh(
     model: str,
     trigger: str,
     spec_retrain: Retrain,
-    now: datetime,
+    times: tuple[datetime, datetime | None],
     force: bool,
     assumed: Sequence[Request] = (),
 ) -> tuple[Decision, list[Request]]:
-    """Return the arbiter's answer to what the ledger says, and the requests that wait."""
-    pending = [*find_requests(connection, model, True), *assumed]
+    """Return the arbiter's answer to what the ledger says, and the requests it is about.
+
+    Args:
+        connection: Reads.
+        model: The model.
+        trigger: What started the run.
+        spec_retrain: The spec's section.
+        times: The present, and the time the run acts as if it were.
+        force: Go through a freeze.
+        assumed: Requests that are taken for filed.
+    """
+    now, meant = times[1] or times[0], iso(times[1]) if times[1] else None
+    waiting = [r for r in find_requests(connection, model, True) if r.concerns(meant)]
+    pending = [*waiting, *assumed]
     decision = arbitrate(
         trigger=trigger,
         pending=pending,
-        retrains=find_retrains(connection, model, now, spec_retrain),
+        retrains=find_retrains(connection, model, now, spec_retrain, replayed=meant is not None),
         frozen=find_freeze(connection, model),
         retrain=spec_retrain,
         now=now,
         force=force,
-        answered=find_answered(connection, model),
+        answered=find_answered(connection, model, meant),
     )
     return decision, pending

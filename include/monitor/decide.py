@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 from include.monitor.findings import QUALITY, Finding
+from include.monitor.windows import start_of
 from include.spec.schema import Drift, Spec, Violations
 
 Verdict = Literal["OK", "WARN", "ALERT", "INSUFFICIENT_DATA"]
@@ -54,6 +56,7 @@ def decide(
     *,
     window: str | None = None,
     matured: str | None = None,
+    matured_row: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Decide what one pass comes to.
 
@@ -61,24 +64,29 @@ def decide(
         spec: The model's spec.
         findings: Of this window, and of the matured window for coverage and performance.
         history: Payloads of the `monitor` events of this version, oldest first: `window`, `drifts`, `broken`.
-        window: Key of this window. What `history` says of it, or of later ones, is left out.
-        matured: Key of the window whose labels were judged; it proves nothing where `history` has it as broken.
-            None for this very window.
+        window: Key of this window. What `history` says of it, or of later ones, is left out. None where `history`
+            ends with the window before this one.
+        matured: Key of the window whose labels were judged; None for this very window.
+        matured_row: Payload of that window's own `monitor` event, however old; it proves nothing where its data was
+            broken. None where it was never judged: then nobody knows, and nothing is asked for.
     """
-    past = [p for p in history if window is None or str(p.get("window")) < window]
+    rule = spec.monitor.drift.violations
+    past = _windows_before(rule, history, window, spec.monitor.window)
     broken = [f for f in findings if f.check in QUALITY and f.status == "alert"]
     drift = None if broken else drift_reason(spec.monitor.drift, findings)
     decay = _decay_reason(findings)
-    if decay is not None and _was_broken(past, matured, window, bool(broken)):
+    state = _state_of(matured_row, bool(broken), of_this=matured is None or matured == window)
+    if decay is not None and state == "broken":
         decay = None
+    if decay is not None and state == "unknown":
+        decay += "; its window was never judged for quality, so no retrain is asked for"
     wishes: list[Wish] = []
     violating = drift is not None
-    count = count_violations(spec.monitor.drift.violations, violating, past)
     if drift is not None:
-        drift = f"{drift}, {_times(count, spec.monitor.drift.violations)}"
-        if is_confirmed(spec.monitor.drift.violations, violating, past):
+        drift = f"{drift}, {_times(count_violations(rule, violating, past), rule)}"
+        if is_confirmed(rule, violating, past):
             wishes.append(Wish("drift", drift))
-    if decay is not None and not broken:
+    if decay is not None and state == "whole" and not broken:
         wishes.append(Wish("decay", decay))
     verdict = _verdict(findings, alarming=bool(broken) or violating or decay is not None)
     return Outcome(
@@ -128,6 +136,22 @@ def count_violations(
     return violating + sum(bool(p.get("drifts")) and not p.get("broken") for p in before)
 
 
+def _windows_before(
+    rules: Violations,
+    history: Sequence[Mapping[str, Any]],
+    window: str | None,
+    length: timedelta,
+) -> list[Mapping[str, Any]]:
+    """Return what is known of the windows that count beside this one: a gap in time is no window."""
+    if window is None:
+        return list(history)
+    first = start_of(window) - (rules.of - 1) * length
+    keys = [str(p.get("window")) for p in history]
+    return [
+        p for key, p in zip(keys, history, strict=True) if key < window and start_of(key) >= first
+    ]
+
+
 def is_confirmed(rules: Violations, violating: bool, history: Sequence[Mapping[str, Any]]) -> bool:
     """Tell whether drift counts: k of the last n windows violate, and the latest does.
 
@@ -168,13 +192,15 @@ def _decay_reason(findings: Iterable[Finding]) -> str | None:
     return alerts[0].message.rstrip(".") if alerts else None
 
 
-def _was_broken(
-    history: Sequence[Mapping[str, Any]], matured: str | None, window: str | None, now: bool
-) -> bool:
-    """Tell whether the window whose labels were judged had broken data."""
-    if matured is None or matured == window:
-        return now
-    return any(p.get("window") == matured and p.get("broken") for p in history)
+def _state_of(
+    row: Mapping[str, Any] | None, broken: bool, *, of_this: bool
+) -> Literal["whole", "broken", "unknown"]:
+    """Return what is known of the data of the window whose labels were judged."""
+    if not of_this:
+        if row is None:
+            return "unknown"
+        broken = bool(row.get("broken"))
+    return "broken" if broken else "whole"
 
 
 # --- verdict --------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from include.monitor.distance import METHOD_NAMES, Distance, Method, distance, p
 from include.monitor.findings import Finding, Status
 from include.monitor.phrases import count
 from include.monitor.reference import Reference
-from include.monitor.rows import count_rows
+from include.monitor.rows import Rows
 from include.monitor.sample import Subject, SubjectCheck, subjects
 from include.monitor.significance import adjusted
 from include.spec.schema import Spec
@@ -32,7 +32,7 @@ def check_drift(
     labels: pa.Table | None = None,
     seed: int = 0,
 ) -> tuple[Finding, ...]:
-    """Compare a window with the reference.
+    """Compare the answers of a window with the reference; refused requests have no values to compare.
 
     Args:
         spec: Method, thresholds and `monitor.min_rows`.
@@ -48,15 +48,17 @@ def check_drift(
     Raises:
         DataError: A file cannot be read.
     """
-    total, least = count_rows(path), spec.monitor.min_rows
+    least = spec.monitor.min_rows
+    with Rows([path], answered=True) as rows:
+        total = rows.count()
     thin = []
     if labels is not None and labels.num_rows < least:
         thin = [_thin("target_drift", labels.num_rows, "label", least)]
         labels = None
     if total < least:
         return (
-            _thin("drift", total, "row", least),
-            _thin("prediction_drift", total, "row", least),
+            _thin("drift", total, "prediction", least),
+            _thin("prediction_drift", total, "prediction", least),
             *thin,
         )
     return (*_judge(spec, subjects(spec, path, reference, labels=labels, seed=seed)), *thin)

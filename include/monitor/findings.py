@@ -11,6 +11,7 @@ Check = Literal[
     "schema",
     "volume",
     "staleness",
+    "refusals",
     "nulls",
     "range",
     "categories",
@@ -22,7 +23,7 @@ Check = Literal[
 ]
 #: Checks of data quality: an alert of one of these means that the data is broken, not that the world changed.
 QUALITY: frozenset[str] = frozenset(
-    {"schema", "volume", "staleness", "nulls", "range", "categories"}
+    {"schema", "volume", "staleness", "refusals", "nulls", "range", "categories"}
 )
 _SEVERITY: dict[Status, int] = {"ok": 0, "insufficient_data": 1, "warn": 2, "alert": 3}
 
@@ -35,9 +36,10 @@ class Finding:
         check: Which check.
         column: The column looked at; None where the check is of the window as a whole.
         status: What it comes to.
-        message: One sentence with the numbers, for people.
+        message: One sentence with the numbers, for people; never a value of the data, for it is kept for ever.
         value: The number compared, in the check's own unit; None where there is none.
         threshold: What it was compared with; None where nothing was.
+        examples: Values of the data that show it, for the report only.
     """
 
     check: Check
@@ -46,6 +48,11 @@ class Finding:
     message: str
     value: float | None = None
     threshold: float | None = None
+    examples: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take examples that were read from JSON as well."""
+        object.__setattr__(self, "examples", tuple(self.examples))
 
 
 def worst(findings: Iterable[Finding]) -> Status:

@@ -1,8 +1,8 @@
 """Predictions and the truth that came later: which label belongs to which logged prediction.
 
-Owns the rule. A label that names a request and a row belongs to that prediction. Otherwise the earliest label of the
-prediction's key counts that is not older than the prediction and came true within the labels' delay; a label
-without a time belongs to every prediction of its key.
+Owns the rule. A label that names a request and a row belongs to that prediction. Otherwise a dated label belongs to its
+key's newest prediction at or before it, where it came true within the labels' delay; of several the earliest counts,
+which is the prediction's own time's where there is one. A label without a time belongs to every prediction of its key.
 """
 
 # ruff: noqa: S608  queries are put together from positions and numbers, never from names or values of the data
@@ -93,14 +93,19 @@ def _query(rows: Rows, wanted: tuple[str, ...], delay_us: int) -> str:
         ), by_entity AS (
             SELECT key AS entity, arg_max(label, received_at) AS label
             FROM given WHERE key IS NOT NULL AND "time" IS NULL AND label IS NOT NULL GROUP BY ALL
+        ), moments AS (
+            SELECT entity, moment, lead(moment) OVER (PARTITION BY entity ORDER BY moment) AS following
+            FROM (SELECT DISTINCT entity, moment FROM log WHERE entity IS NOT NULL)
+        ), dated AS (
+            SELECT moments.entity, moments.moment, by_time.label
+            FROM moments
+            ASOF JOIN by_time ON moments.entity = by_time.entity AND moments.moment <= by_time.moment
+            WHERE by_time.moment <= moments.moment + {delay_us:d}
+                AND (following IS NULL OR by_time.moment < following)
         ), joined AS (
-            SELECT log.*, coalesce(
-                by_place.label,
-                CASE WHEN by_time.moment <= log.moment + {delay_us:d} THEN by_time.label END,
-                by_entity.label
-            ) AS label
+            SELECT log.*, coalesce(by_place.label, dated.label, by_entity.label) AS label
             FROM log
-            ASOF LEFT JOIN by_time ON log.entity = by_time.entity AND log.moment <= by_time.moment
+            LEFT JOIN dated ON log.entity = dated.entity AND log.moment = dated.moment
             LEFT JOIN by_place ON log.request = by_place.request AND log.place = by_place.place
             LEFT JOIN by_entity ON log.entity = by_entity.entity
         )

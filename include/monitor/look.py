@@ -53,7 +53,7 @@ def look(
         spec: The model's spec.
         store: Where the log and the labels are.
         reference: What the version learned from.
-        history: Payloads of the ledger's `monitor` events of this version, oldest first.
+        history: Payloads of the ledger's `monitor` events of this version, oldest first, one for each window.
         now: The time, aware.
         folder: Where the window's rows go.
 
@@ -81,5 +81,6 @@ def look(
             labels_due=any(store.list(f"{labels_root(model)}/")),
         )
     key = matured.key if matured else None
-    outcome = decide(spec, findings, past, window=window.key, matured=key)
+    row = next((payload for payload in reversed(past) if payload["window"] == key), None)
+    outcome = decide(spec, findings, past, window=window.key, matured=key, matured_row=row)
     return Look(collected, matured, findings, outcome)

@@ -23,6 +23,7 @@ _CHECKS = {
     "schema": "Schema",
     "volume": "Volume",
     "staleness": "Staleness",
+    "refusals": "Refused requests",
     "nulls": "Missing values",
     "range": "Range",
     "categories": "Categories",
@@ -62,6 +63,7 @@ background:var(--insufficient_data-bg)}
 #evergreen td.text{overflow-wrap:anywhere;min-width:300px}
 #evergreen .number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 #evergreen .note{color:var(--soft);font-size:13px;margin:10px 0 0}
+#evergreen td .note{margin:2px 0 0}
 """
 
 
@@ -102,10 +104,16 @@ def render_findings(
 def _row(finding: Finding) -> str:
     return (
         f'<tr class="{finding.status}"><td><span class="sign">{_SIGNS[finding.status]}</span></td>'
-        f'<th>{escape(_CHECKS[finding.check])}</th><td class="text">{_unbroken(finding.message)}</td>'
+        f"<th>{escape(_CHECKS[finding.check])}</th>"
+        f'<td class="text">{_unbroken(finding.message)}{_examples(finding)}</td>'
         f'<td class="number">{_number(finding.value)}</td>'
         f'<td class="number">{_number(finding.threshold)}</td></tr>'
     )
+
+
+def _examples(finding: Finding) -> str:
+    shown = ", ".join(f"<code>{escape(example)}</code>" for example in finding.examples)
+    return f'<p class="note">For example {shown}</p>' if shown else ""
 
 
 def _number(value: float | None) -> str:

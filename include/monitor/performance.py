@@ -1,7 +1,7 @@
 """`performance`: how good the champion's answers turned out to be, once the labels are in.
 
 Owns coverage and decay. Decay is judged against the champion's own holdout, and only where the whole interval of the
-difference lies beyond the limit: luck on either side is no decay.
+difference lies beyond the limit: luck on either side is no decay. Nor are a few labels: who gets one is no accident.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from include.monitor.answers import Answers, Unreadable, answers_of
 from include.monitor.findings import Finding, Status
 from include.monitor.labelled import Labelled, join_labels
+from include.monitor.phrases import percent
 from include.monitor.reference import Reference
 from include.scoring.bootstrap import RESAMPLES, Interval, interval, resample
 from include.scoring.metrics import LABEL_METRICS, Floats, statistic
@@ -26,7 +27,6 @@ from include.spec.schema import Performance, Spec
 
 __all__ = ["Measurement", "check_performance", "join_labels", "judge", "measure"]
 
-LOW_COVERAGE = 0.5
 _SEED = 0
 
 
@@ -42,6 +42,7 @@ class Measurement:
         interval: Of the improvement, live over holdout (so negative is worse), at the spec's one-sided confidence;
             None where there is none.
         problem: Why it cannot be judged; None where it can.
+        doubt: Why it proves no decay all the same; None where it may.
     """
 
     metric: str
@@ -50,6 +51,7 @@ class Measurement:
     holdout: float | None = None
     interval: Interval | None = None
     problem: str | None = None
+    doubt: str | None = None
 
 
 def check_performance(
@@ -73,7 +75,7 @@ def check_performance(
     if spec.monitor.labels is None:
         return ()
     joined = join(spec, path, labels)
-    found = [_coverage(spec, joined, labels_due)]
+    found = [_coverage(spec, spec.monitor.labels.min_coverage, joined, labels_due)]
     if spec.monitor.performance is not None:
         measured = measure(spec, spec.monitor.performance, joined, reference)
         found.append(judge(spec.monitor.performance, measured))
@@ -93,7 +95,7 @@ def join(spec: Spec, path: Path, labels: pa.Table) -> Labelled:
 # --- coverage -------------------------------------------------------------------------------------------
 
 
-def _coverage(spec: Spec, joined: Labelled, labels_due: bool) -> Finding:
+def _coverage(spec: Spec, least: float, joined: Labelled, labels_due: bool) -> Finding:
     share = joined.coverage
     if share is None:
         return Finding("coverage", None, "insufficient_data", "no prediction to have a label")
@@ -105,10 +107,19 @@ def _coverage(spec: Spec, joined: Labelled, labels_due: bool) -> Finding:
     elif not joined.labelled:
         status = "alert" if labels_due else "warn"
         told = f"none of {joined.predictions:,} predictions has a label, although labels are due by now"
-    elif share < LOW_COVERAGE:
+    elif share < least:
         status = "warn"
-        told += f", fewer than {LOW_COVERAGE:.0%}: the labelled ones may not stand for all"
-    return Finding("coverage", None, status, told, share, LOW_COVERAGE)
+        told += f", fewer than {percent(least)}: the labelled ones may not stand for all"
+    return Finding("coverage", None, status, told, share, least)
+
+
+def _doubt(spec: Spec, joined: Labelled) -> str | None:
+    """Return why the labelled predictions may not stand for all; None where enough of them are labelled."""
+    share, labels = joined.coverage, spec.monitor.labels
+    if labels is None or share is None or share >= labels.min_coverage:
+        return None
+    least = percent(labels.min_coverage)
+    return f"only {percent(share)} have a label, {least} are needed (monitor.labels.min_coverage)"
 
 
 # --- performance ----------------------------------------------------------------------------------------
@@ -170,7 +181,7 @@ def measure(
         confidence=2 * watched.confidence - 1,  # so that each end alone has the spec's confidence
         rows=rows,
     )
-    return Measurement(metric, rows, value, holdout, bounds)
+    return Measurement(metric, rows, value, holdout, bounds, doubt=_doubt(spec, joined))
 
 
 def judge(watched: Performance, measured: Measurement) -> Finding:
@@ -192,7 +203,10 @@ def judge(watched: Performance, measured: Measurement) -> Finding:
         f"{watched.confidence:.0%} confidence), {watched.max_drop:g} allowed"
     )
     status: Status = "ok"
-    if bounds.high < -watched.max_drop:
+    if bounds.high < -watched.max_drop and measured.doubt:
+        status = "warn"
+        told = f"{told}; no proof of decay: {measured.doubt}"
+    elif bounds.high < -watched.max_drop:
         status = "alert"
     elif bounds.improvement < -watched.max_drop:
         status = "warn"

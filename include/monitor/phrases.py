@@ -22,6 +22,6 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def listing(values: Iterable[str]) -> str:
-    """Return quoted values, long ones cut."""
-    return ", ".join(repr(v if len(v) <= _SHOWN_TEXT else v[:_SHOWN_TEXT] + "…") for v in values)
+def shortened(values: Iterable[str]) -> tuple[str, ...]:
+    """Return texts, long ones cut."""
+    return tuple(v if len(v) <= _SHOWN_TEXT else v[:_SHOWN_TEXT] + "…" for v in values)

@@ -1,5 +1,7 @@
 """`quality`: is the window's data what it should be? Counts over every row, against the reference's profile.
 
+Requests that were refused have no features: they count as traffic, and have a check of their own.
+
 An alert of these checks means that the data is broken, not that the world changed; nothing is retrained on it.
 A check that finds nothing says so with one finding of status `ok`.
 """
@@ -16,12 +18,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from include.monitor.findings import Check, Finding, Status
-from include.monitor.phrases import listing, percent
+from include.monitor.phrases import percent, shortened
 from include.monitor.profile import ColumnProfile
 from include.monitor.reference import Reference
 from include.monitor.rows import Rows
 from include.monitor.significance import adjusted, proportions
-from include.monitor.traffic import check_staleness, check_volume
+from include.monitor.traffic import check_refusals, check_staleness, check_volume
 from include.monitor.windows import Window
 from include.spec.schema import Spec
 from include.store.predictions import PREDICTIONS
@@ -73,8 +75,8 @@ def check_quality(
         history: Numbers of rows of earlier windows.
 
     Returns:
-        At least one finding per check; a window with fewer rows than `monitor.min_rows` is judged by
-        volume and schema only.
+        At least one finding per check; a window with fewer answers than `monitor.min_rows` is judged by
+        its traffic and schema only.
 
     Raises:
         DataError: The file cannot be read.
@@ -83,15 +85,20 @@ def check_quality(
         total = rows.count()
         found = [check_volume(spec, total, window, now, history)]
         found.append(check_staleness(rows, total, window, history))
-        if not total:
+    if not total:
+        return tuple(found)
+    with Rows([path], answered=True) as rows:
+        answered = rows.count()
+        found.append(check_refusals(spec, total, answered))
+        if not answered:
             return tuple(found)
         schema = list(_schema(rows, reference))
         found += schema
         wrong = {f.column for f in schema if f.status == "alert"}
         usable = [c for c in reference.profile.columns if c.name not in wrong]
-        if total < spec.monitor.min_rows:
+        if answered < spec.monitor.min_rows:
             return (*found, *_passed("schema", schema))
-        counts = _count(rows, usable, total)
+        counts = _count(rows, usable, answered)
         groups: dict[Check, list[Finding]] = {
             "schema": schema,
             "nulls": list(_nulls(spec, reference, counts)),
@@ -184,11 +191,14 @@ def _ranges(counted: _Counts) -> Iterator[Finding]:
         return
     status = "alert" if outside >= _OUTSIDE[1] else "warn"
     text = (
-        f"{percent(outside)} of values lie far outside the champion's range ({column.low:.6g} to "
-        f"{column.high:.6g}), they go from {counted.low:.6g} to {counted.high:.6g}. "
+        f"{percent(outside)} of values ({counted.outside:,}) lie far outside the champion's range. "
         "Look for a changed unit or a marker such as -999."
     )
-    yield _finding("range", column.name, status, text, outside, _OUTSIDE[1])
+    seen = (
+        f"{counted.low:.6g} to {counted.high:.6g}",
+        f"{column.low:.6g} to {column.high:.6g} for the champion",
+    )
+    yield _finding("range", column.name, status, text, outside, _OUTSIDE[1], seen)
 
 
 def _categories(rows: Rows, counted: _Counts) -> Iterator[Finding]:
@@ -202,14 +212,19 @@ def _categories(rows: Rows, counted: _Counts) -> Iterator[Finding]:
         f"SELECT v, count(*) AS n FROM (SELECT {rows.at[column.name]}::VARCHAR AS v FROM {rows.source}) "
         "WHERE v IS NOT NULL AND v NOT IN (SELECT v FROM known) GROUP BY v"
     )
-    unseen = int(rows.one(f"SELECT coalesce(sum(n), 0) FROM ({new})")[0])
+    unseen, kinds = map(int, rows.one(f"SELECT coalesce(sum(n), 0), count(*) FROM ({new})"))
     share = unseen / present
     if unseen < _FEW or share < _UNSEEN[0] + 2 * column.unseen_share:
         return
     status: Status = "alert" if share >= _UNSEEN[1] else "warn"
-    some = [str(v[0]) for v in rows.all(f"{new} ORDER BY n DESC, v LIMIT 3")]
-    text = f"{percent(share)} of values are categories unknown to the champion, such as {listing(some)}. A new value at the source, or a new spelling of an old one?"
-    yield _finding("categories", column.name, status, text, share, _UNSEEN[status == "alert"])
+    some = shortened(str(v[0]) for v in rows.all(f"{new} ORDER BY n DESC, v LIMIT 3"))
+    what = "category" if kinds == 1 else "categories"
+    text = (
+        f"{percent(share)} of values ({unseen:,}) are of {kinds:,} {what} unknown to the champion. "
+        "A new value at the source, or a new spelling of an old one?"
+    )
+    limit = _UNSEEN[status == "alert"]
+    yield _finding("categories", column.name, status, text, share, limit, some)
 
 
 def _finding(
@@ -219,5 +234,7 @@ def _finding(
     text: str,
     value: float | None = None,
     threshold: float | None = None,
+    examples: tuple[str, ...] = (),
 ) -> Finding:
-    return Finding(check, column, status, f"column {column!r}: {text}", value, threshold)
+    text = f"column {column!r}: {text}"
+    return Finding(check, column, status, text, value, threshold, examples)

@@ -134,16 +134,16 @@ def replay(
 
 
 def _busiest(spec: Spec, store: Store, window: Window, folder: Path) -> str | None:
-    """Return the version that answered most of a window; None for an empty one."""
+    """Return the version that answered most of a window; None where nothing was answered."""
     path = folder / "all.parquet"
     if not copy_window(store, spec.model, window.start, window.end, path):
         return None
-    with Rows([path]) as rows:
+    with Rows([path], answered=True) as rows:
         version = rows.at["_version"]
         found = rows.one(
             f"SELECT {version} AS v FROM {rows.source} GROUP BY v ORDER BY count(*) DESC, v LIMIT 1"
         )
-    return str(found[0])
+    return str(found[0]) if found else None
 
 
 def _performance(

@@ -32,6 +32,7 @@ class Rows:
 
     Args:
         paths: The files, at least one, all with the same columns.
+        answered: Whether rows of requests that were refused (`_error`) are left out.
 
     Attributes:
         at: Position of each column, as queries write it, by name.
@@ -42,12 +43,17 @@ class Rows:
         DataError: The files cannot be read.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], *, answered: bool = False) -> None:
         schema = _metadata(paths[0]).schema.to_arrow_schema()
         self.at = {name: f"c{i}" for i, name in enumerate(schema.names)}
         self.types: dict[str, pa.DataType] = dict(zip(schema.names, schema.types, strict=True))
         files = ", ".join("'" + glob.escape(str(p)).replace("'", "''") + "'" for p in paths)
-        self.source = f"read_parquet([{files}]) AS t({', '.join(self.at.values())})"
+        # Without `hive_partitioning` a folder called `x=7` would overwrite a column `x`.
+        self.source = (
+            f"read_parquet([{files}], hive_partitioning=false) AS t({', '.join(self.at.values())})"
+        )
+        if answered and "_error" in self.at:
+            self.source = f"(SELECT * FROM {self.source} WHERE {self.at['_error']} IS NULL)"
         self._stack = ExitStack()
         spill = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="evergreen-monitor-"))
         self._connection = self._stack.enter_context(

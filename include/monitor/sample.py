@@ -65,7 +65,7 @@ def subjects(
     said: tuple[str, Kind] = ("_score", "numeric")
     if spec.task == "multiclass":
         said = ("_prediction", "categorical")
-    with Rows([path]) as rows:
+    with Rows([path], answered=True) as rows:
         live = _draw(rows, [*kinds, said[0]], seed)
     found = []
     inputs = pq.ParquetFile(reference.inputs)

@@ -1,4 +1,4 @@
-"""Is the traffic itself as usual: how many rows a window has, and when they stopped coming."""
+"""Is the traffic itself as usual: how many rows a window has, when they stopped coming, and how many were refused."""
 
 # ruff: noqa: S608  queries are put together from positions and numbers, never from names or values of the data
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from include.monitor.findings import Finding
+from include.monitor.findings import Finding, Status
 from include.monitor.phrases import count, percent
 from include.monitor.rows import Rows
 from include.monitor.windows import Window
@@ -19,6 +19,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WINDOWS = 3  # earlier windows needed before a number of rows can be unusual
 _TYPICAL = 20  # rows a window must usually have for their absence to say something
 _COLLAPSE, _SPIKE = 0.2, 5.0  # of the median of earlier windows
+_REFUSED = (0.05, 0.5)  # share of rows that warns, and the one that must be exceeded for an alert
 _PARTS, _SILENT = 24, 6  # a window's equal parts, and how many empty ones at its end are a silence
 
 
@@ -87,6 +88,30 @@ def check_staleness(rows: Rows, total: int, window: Window, history: Sequence[in
         text += ", after steady traffic. Did something stop?"
         return Finding("staleness", None, "warn", text, silence, _SILENT / _PARTS)
     return Finding("staleness", None, "ok", f"{text}.", silence, _SILENT / _PARTS)
+
+
+def check_refusals(spec: Spec, total: int, answered: int) -> Finding:
+    """Look how many rows of the log are requests that were refused; one is one row, whatever it asked for.
+
+    Alert where most are: then the answers that are left say little about who asks.
+
+    Args:
+        spec: Says how many rows a window needs.
+        total: The window's rows.
+        answered: Those of them with an answer.
+    """
+    refused = total - answered
+    share = refused / total
+    text = f"{refused:,} of {count(total, 'row')} are refused requests ({percent(share)})"
+    status: Status = "ok"
+    if share >= _REFUSED[0] and total < spec.monitor.min_rows:
+        status = "insufficient_data"
+        text += f"; {spec.monitor.min_rows:,} rows are needed to judge it (monitor.min_rows)"
+    elif share >= _REFUSED[0]:
+        status = "alert" if share > _REFUSED[1] else "warn"
+        text += ", the log says why (`_error`). Find out which caller changed, or the schema"
+    limit = _REFUSED[status == "alert"]
+    return Finding("refusals", None, status, f"{text}.", share, limit)
 
 
 def _micros(length: timedelta) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_KEY = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True, order=True)
@@ -18,11 +19,16 @@ class Window:
     @property
     def key(self) -> str:
         """The window's name in keys of store and ledger, such as `20260131T000000Z`."""
-        return f"{self.start:%Y%m%dT%H%M%SZ}"
+        return self.start.strftime(_KEY)
 
     def __str__(self) -> str:
         """Return the window as people read it."""
         return f"{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC"
+
+
+def start_of(key: str) -> datetime:
+    """Return the start of the window of that key."""
+    return datetime.strptime(key, _KEY).replace(tzinfo=UTC)
 
 
 def latest_window(now: datetime, length: timedelta, *, delay: timedelta = timedelta(0)) -> Window:

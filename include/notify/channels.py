@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 from include.notify.message import Kind, Message
 
 CONNECTION = "connection:"
 _TOKEN_LENGTH = 8
+_LONG = 24  # so long a word is none
+_SHORT = 5  # what is shorter stands in every other text
 _SECRET_KEYS = {"pass", "password", "token", "key", "apikey", "secret", "access_token"}
+# Words and short numbers, such as `training`, `Model-7` or `ops@example.com`; tokens mix letters and digits.
+_WORD = r"(?:[A-Z]?[a-z]+\d{0,4}|[A-Z]+|\d{1,6})"
+_WORDS = re.compile(rf"{_WORD}?(?:[-_.@ #]+{_WORD})*")
 _COLOURS: Mapping[Kind, str] = {
     "failure": "failure",
     "rejection": "warning",
@@ -59,28 +65,47 @@ def hide_address(receiver: str) -> str:
     return f"{scheme}://..." if separator else "text without ://"
 
 
-def secrets_of(url: str) -> list[str]:
-    """Return what must not be seen of an address: passwords and tokens stand anywhere behind its scheme."""
-    rest = url.partition("://")[2]
-    try:
-        parts = urlsplit(url)
-        found = [unquote(parts.password or ""), *_query_secrets(parts.query)]
-    except ValueError:  # not a URL; then it is refused
-        found = []
-    tokens = [part for part in rest.split("/") if len(part) >= _TOKEN_LENGTH]
-    return [secret for secret in (url, *found, *tokens) if secret]
+def secrets_of(url: str, *, kept: bool = False) -> list[str]:
+    """Return what must not be seen of an address, as it is written and percent-decoded.
+
+    That is its password, what its query keeps secret, and what looks like a token wherever it stands. Plain words
+    stay readable: they stand in logs for other reasons, too.
+
+    Args:
+        url: The address.
+        kept: It is kept in a connection: then everything but the host is secret.
+    """
+    rest, _, query = url.partition("://")[2].partition("?")
+    authority, _, path = rest.partition("/")
+    login, _, host = authority.rpartition("@")
+    user, _, password = login.partition(":")
+    named = _query(query)
+    places = [user, *path.split("/"), *(value for _, value in named)]
+    found = [url, password, *(value for name, value in named if name.lower() in _SECRET_KEYS)]
+    found += [text for text in places if _is_token(text) or (kept and len(text) >= _SHORT)]
+    host = re.sub(r":\d{1,5}$", "", host)
+    if "." not in host and _is_token(host):  # some services have a token in its place
+        found.append(host)
+    return list(dict.fromkeys(text for one in found for text in (one, unquote(one)) if text))
 
 
 def deliver(message: Message, receivers: Sequence[Receiver]) -> Delivery:
     """Send a message to every receiver, one after the other; one that fails does not keep it from the rest."""
     taken, missed = [], []
     for receiver in receivers:
-        problem = receiver.problem or _send(message, receiver)
+        problem = receiver.problem or _try(message, receiver)
         if problem:
             missed.append(f"{receiver.name}: {problem}")
         else:
             taken.append(receiver.name)
     return Delivery(tuple(taken), tuple(missed))
+
+
+def _try(message: Message, receiver: Receiver) -> str:
+    try:
+        return _send(message, receiver)
+    except Exception as error:  # noqa: BLE001  # a fault of one channel; its text may hold the address
+        return f"did not take the message, got {type(error).__name__}"
 
 
 def _send(message: Message, receiver: Receiver) -> str:
@@ -124,10 +149,22 @@ def _overheard() -> Iterator[list[str]]:
 
 
 def _scrub(text: str, urls: Sequence[str]) -> str:
-    for secret in sorted((s for url in urls for s in secrets_of(url)), key=len, reverse=True):
+    for secret in sorted(
+        (s for url in urls for s in secrets_of(url, kept=True)), key=len, reverse=True
+    ):
         text = text.replace(secret, "***")
     return text
 
 
-def _query_secrets(query: str) -> list[str]:
-    return [value for name, value in parse_qsl(query) if name.lower() in _SECRET_KEYS]
+def _query(query: str) -> list[tuple[str, str]]:
+    """Return names and values of a query, as they are written."""
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    return [(name, value) for name, _, value in pairs]
+
+
+def _is_token(text: str) -> bool:
+    """Return whether a text looks random."""
+    plain = unquote(text)
+    if len(plain) < _TOKEN_LENGTH:
+        return False
+    return not _WORDS.fullmatch(plain) or max(map(len, re.split(r"[-_.@ #]", plain))) >= _LONG

@@ -43,11 +43,17 @@ class Message:
         return "\n".join(self.lines)
 
 
-def failed(model: str, run_key: str, *, reason: str, task: str, links: Links) -> Message:
-    """A run failed; `task` is empty where there is none to blame."""
+def failed(
+    model: str, run_key: str, *, reason: str, task: str, links: Links, try_number: int = 0
+) -> Message:
+    """A run failed; `task` is empty where there is none to blame.
+
+    A run that is cleared may fail again, in another task or another try of the same one: that is another event.
+    """
     dag_id, _, run_id = run_key.partition("/")
     lines = [reason, *([f"Task {task}"] if task else []), f"Run {run_id}"]
-    return _message("failure", run_key, f"{model}: {dag_id} failed", lines, links)
+    about = f"{run_key}/{task}/{try_number}" if task else run_key
+    return _message("failure", about, f"{model}: {dag_id} failed", lines, links)
 
 
 def rejected(model: str, run_key: str, verdict: Event, links: Links) -> Message:
@@ -106,14 +112,18 @@ def rolled_back(model: str, about: str, move: Event, links: Links) -> Message:
     return _message("rollback", about, title, lines, links)
 
 
-def alerted(model: str, run_key: str, outcome: Mapping[str, Any], links: Links) -> Message:
+def alerted(
+    model: str, run_key: str, outcome: Mapping[str, Any], links: Links, *, forced: bool = False
+) -> Message:
     """The monitor saw drift, decay or broken data.
 
     Args:
         model: The model.
-        run_key: The monitor's run; tells the event from others where the outcome has no window.
+        run_key: The monitor's run; tells the event from others where the outcome has no window, or where
+            the window was judged before.
         outcome: What the ledger's `monitor` row says.
         links: Pages to look at.
+        forced: The run judged whether or not the window was judged before.
     """
     flags = {"broken": "broken data", "decays": "decay", "drifts": "drift"}
     what = " and ".join(word for flag, word in flags.items() if outcome.get(flag)) or "alert"
@@ -129,6 +139,8 @@ def alerted(model: str, run_key: str, outcome: Mapping[str, Any], links: Links) 
     wishes = outcome.get("wishes") or ()
     lines += [f"A retrain is asked for: {wish['reason']}" for wish in wishes]
     about = f"{version}/{window}" if version and window else run_key
+    if forced and about != run_key:
+        about += f"/{run_key}"
     return _message("drift", about, f"{model}: {what}", lines, links)
 
 

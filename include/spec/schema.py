@@ -416,6 +416,12 @@ class Labels(Section):
     delay: Duration = Field(
         "30d", validate_default=True, description="Time after which a label can be expected."
     )
+    min_coverage: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of a window's predictions that must have a label for them to prove decay.",
+    )
 
 
 class Performance(Section):

@@ -111,23 +111,33 @@ def prune(store: Store, entry: Entry, ages: Ages, needs: Callable[[str], Needs])
     Returns:
         False when the entry has to stay now.
     """
+    if entry.kind in _LOGS:
+        # Nobody merges its parts meanwhile, and what was merged before is looked at as it is now.
+        with rewriting(store, f"{entry.kind}/{entry.model}") as lease:
+            return _prune(store, entry, ages, needs, lease.check)
+    return _prune(store, entry, ages, needs)
+
+
+def _prune(
+    store: Store,
+    entry: Entry,
+    ages: Ages,
+    needs: Callable[[str], Needs],
+    check: Callable[[], None] = lambda: None,
+) -> bool:
+    groups = list(_groups(store, entry.kind, entry.key))
+    # Asked last, so that next to nothing can happen between the answer and the removal.
     required = needs(entry.model) if _asks(entry.kind) else Needs()
-    for key, files in _groups(store, entry.kind, entry.key):
+    for key, files in groups:
         if key != entry.key:
             continue  # a longer name that begins alike
         if _reason(entry.kind, key, files, required, ages) is None:
             return False
-        if entry.kind in _LOGS:
-            with rewriting(
-                store, f"{entry.kind}/{entry.model}"
-            ):  # nobody merges its parts meanwhile
-                _remove(store, files)
-        else:
-            _remove(store, files)
+        _remove(store, files, check)
     return True
 
 
-def _remove(store: Store, files: Iterable[Stored]) -> None:
+def _remove(store: Store, files: Iterable[Stored], check: Callable[[], None]) -> None:
     """Delete files: what says that others are whole goes first, what says that others do not count goes last."""
 
     def order(file: Stored) -> int:
@@ -135,6 +145,7 @@ def _remove(store: Store, files: Iterable[Stored]) -> None:
         return 0 if name == MANIFEST else 2 if name.startswith("_") else 1
 
     for file in sorted(files, key=order):
+        check()
         store.delete(file.key)
 
 
@@ -200,10 +211,19 @@ def _log_reason(key: str, age: timedelta, ages: Ages) -> str | None:
 
     A replay of an old year is logged under its own days, and stays like everything else written now.
     """
-    keep, day = ages.logs.get(key.split("/")[1]), _DAY.search(key)
+    keep, day = ages.logs.get(key.split("/")[1]), _day(key)
     if keep is None or day is None or age <= keep:
         return None
     first = (ages.now.astimezone(UTC) - keep).date()
-    if date.fromisoformat(day[1]) >= first:
+    if day >= first:
         return None
     return f"older than {keep.days} days (monitor.keep)"
+
+
+def _day(key: str) -> date | None:
+    """Return the day a folder of a log is of; None for a folder that is not ours."""
+    found = _DAY.search(key)
+    try:
+        return date.fromisoformat(found[1]) if found else None
+    except ValueError:  # such as date=2026-13-99
+        return None

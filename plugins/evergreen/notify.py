@@ -129,6 +129,7 @@ class FailureNotifier(Notifier):
             run_key(context),
             reason=_REASONS.get(reason, reason),
             task=context["ti"].task_id if "ti" in context else "",
+            try_number=context["ti"].try_number if "ti" in context else 0,
             links={**self.links(context), "MLflow run": self._page_of_task(context)},
         )
 
@@ -216,7 +217,9 @@ class DriftNotifier(Notifier):
         if not isinstance(outcome, Mapping) or outcome.get("verdict") != "ALERT":
             return None
         run_id = str(outcome.get("run_id") or "")
-        return alerted(self.model, run_key(context), outcome, self.links(context, run_id))
+        forced = bool((context.get("params") or {}).get("force"))
+        pages = self.links(context, run_id)
+        return alerted(self.model, run_key(context), outcome, pages, forced=forced)
 
 
 _NOTIFIERS: Mapping[str, type[Notifier]] = {

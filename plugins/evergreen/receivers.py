@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowException
 from airflow.sdk.log import mask_secret
 
 from include.notify.channels import CONNECTION, Receiver, receiver_of, secrets_of
@@ -23,7 +22,8 @@ def receivers(
 ) -> list[Receiver]:
     """Return the receivers a spec names, their secrets masked in Airflow's logs from now on.
 
-    A connection that is not there is a receiver with a problem: the others shall be told nevertheless.
+    A connection that is not there, or is malformed, is a receiver with a problem: the others shall be told
+    nevertheless.
 
     Args:
         to: Apprise URLs, or `connection:<id>`.
@@ -32,7 +32,7 @@ def receivers(
     found = [_receiver(name, get) for name in to]
     for receiver in found:
         for url in receiver.urls:
-            for secret in secrets_of(url):
+            for secret in secrets_of(url, kept=receiver.name.startswith(CONNECTION)):
                 mask_secret(secret)
     return found
 
@@ -42,10 +42,9 @@ def _receiver(name: str, get: Callable[[str], Connection]) -> Receiver:
         return receiver_of(name)
     conn_id = name.removeprefix(CONNECTION)
     try:
-        connection = get(conn_id)
-    except AirflowException as error:
-        return Receiver(name, (), f"cannot be read from Airflow: {error}")
-    urls = tuple(addresses(connection))
+        urls = tuple(addresses(get(conn_id)))
+    except Exception as error:  # noqa: BLE001  # whatever is wrong with it; its text may hold a secret
+        return Receiver(name, (), f"cannot be read from Airflow, got {type(error).__name__}")
     return Receiver(name, urls, "" if urls else f"connection {conn_id} must hold a URL, got none")
 
 

@@ -1,4 +1,4 @@
-"""When the monitor starts a training run, and when it leaves it; with a real ledger and a real store."""
+"""What the monitor's tasks write, what they start and what they leave; with a real ledger and a real store."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 from airflow.sdk.api.datamodels._generated import DagRunType
 from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException
+from evergreen.operators import monitor_collect
 from evergreen.operators.monitor import MonitorOperator, from_window
-from evergreen.operators.monitor_checks import QualityOperator
-from evergreen.operators.monitor_decide import RequestRetrainOperator
+from evergreen.operators.monitor_checks import PerformanceOperator, QualityOperator
+from evergreen.operators.monitor_collect import CollectOperator
+from evergreen.operators.monitor_decide import DecideOperator
+from evergreen.operators.monitor_retrain import RequestRetrainOperator
 
-from include.errors import ConflictError
+from include.errors import ConflictError, DataError, ServiceError
 from include.ledger.ledger import Ledger
 from include.monitor.findings import Finding
 from include.monitor.windows import latest_window
@@ -42,12 +45,35 @@ class Task:
         self.params: dict[str, Any] = {}
         self.pushed: dict[str, Any] = {}
         self.run_id = "r1"
+        self.runs: dict[str, str] = {}
+        self.try_number, self.max_tries = 1, 3
 
     def get_version(self, model: str, alias: str) -> Any:
         return SimpleNamespace(version=self.champion) if self.champion else None
 
     def get_dag(self, dag_id: str) -> Any:
         return SimpleNamespace(is_paused=self.paused)
+
+    def get_dr_count(self, dag_id: str, run_ids: list[str], states: list[str] | None = None) -> int:
+        assert dag_id == "m__train"
+        found = [self.runs[run] for run in run_ids if run in self.runs]
+        return sum(states is None or state in states for state in found)
+
+    def answer(self, run_id: str, verdict: str, **options: Any) -> None:
+        """Let a training run begin, and be answered."""
+        said = self.ledger.decide(
+            "m",
+            run_key=f"m__train/{run_id}",
+            trigger="drift",
+            spec_retrain=SPEC.retrain,
+            now=NOW,
+            **options,
+        )
+        assert said.verdict == verdict, said
+        self.runs[run_id] = "success"
+
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        """Take what goes to MLflow."""
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.pushed[key] = value
@@ -69,17 +95,24 @@ class Task:
         )
         return operator
 
-    def row(self, version: str = "2", wishes: int = 1, window: str = WINDOW.key) -> None:
+    def row(
+        self,
+        version: str = "2",
+        wishes: int = 1,
+        window: str = WINDOW.key,
+        as_of: str | None = None,
+    ) -> None:
         """Write down what `decide` says of a window."""
         payload = {
             "window": window,
             "version": version,
             "verdict": "ALERT",
             "rows": 10,
-            "as_of": None,
+            "as_of": as_of,
             "wishes": [{"source": "drift", "reason": "x" * 900}] * wishes,
         }
-        self.ledger.record("m", "monitor", f"monitor/{version}/{window}", payload, "r0", NOW)
+        key = f"monitor/{version}/{window}"
+        self.ledger.record("m", "monitor", key, payload, "r0", datetime.now(UTC))
 
     def request(self, decided: Any = None, collected: Any = None) -> str:
         """Run `request_retrain`; return the id of the run it starts, or why it does not."""
@@ -112,9 +145,58 @@ def test_a_new_request_starts_a_run(task: Task) -> None:
     assert task.request({"wishes": [1]}, COLLECTED) == RUN
     assert task.started.conf == {"trigger": "drift", "reason": "x" * 500}, "what the Dag accepts"
     assert task.pushed["training_run"] == {"dag_id": "m__train", "run_id": RUN}
+
+
+def test_the_present_and_a_replay_of_the_same_window_know_nothing_of_each_other(task: Task) -> None:
+    task.row(as_of="2026-02-28T00:05:00+00:00")
+    assert task.request() == "no request to retrain waits for an answer"
     task.params = {"as_of": "2026-02-01T00:05:00Z"}
-    task.request({"wishes": [1]}, COLLECTED)
-    assert task.started.conf["as_of"] == "2026-02-01T00:05:00+00:00"
+    assert task.request() == "no request to retrain waits for an answer", "asked for later"
+    task.params = {"as_of": "2026-02-28T01:00:00Z"}
+    assert task.request() == "retrain__2__20260227T000000Z"
+    assert task.started.conf["as_of"] == "2026-02-28T01:00:00+00:00"
+
+    payload = {**task.ledger.events("m", "monitor")[0].payload, "as_of": None}
+    now = datetime.now(UTC)
+    task.ledger.record("m", "monitor", f"monitor/2/{WINDOW.key}/2", payload, "r1", now)
+    task.params = {}
+    assert task.request() == RUN
+    assert "as_of" not in task.started.conf
+    drift = f"drift/2/{WINDOW.key}"
+    assert [r.key for r in task.ledger.requests("m")] == [drift, f"{drift}/present"]
+
+
+def test_a_run_that_was_refused_is_followed_by_another_one(task: Task) -> None:
+    task.row()
+    task.ledger.freeze("m", "audit", key="f", actor="ann", now=NOW)
+    assert task.request({"wishes": [1]}, COLLECTED) == RUN
+    task.answer(RUN, "SKIP")
+    again = task.request({"wishes": [1]}, COLLECTED)
+    assert again == "a request waits: the model is frozen: audit", "no is recorded once"
+    assert task.pushed["training_run"]["run_id"] == RUN, "a retry links to it, too"
+    task.ledger.unfreeze("m", "done", key="u", actor="ann", now=NOW)
+    assert task.request() == f"{RUN}__2"
+    task.runs[f"{RUN}__2"] = "queued"
+    assert task.request().startswith(f"{RUN}__2 of m__train is there already"), "an answer was lost"
+    task.answer(f"{RUN}__2", "RETRAIN")
+    assert task.request() == "no request to retrain waits for an answer"
+
+
+def test_a_run_that_died_before_it_was_answered_is_followed_by_another_one(task: Task) -> None:
+    task.row()
+    assert task.request() == RUN
+    task.runs[RUN] = "failed"
+    assert task.request() == f"{RUN}__2"
+
+
+def test_every_young_row_has_its_requests_filed(task: Task) -> None:
+    task.row(window="20260225T000000Z")
+    task.row(window="20260226T000000Z", wishes=0)
+    old = task.ledger.events("m")[0].payload | {"window": "20260101T000000Z"}
+    at = datetime.now(UTC) - timedelta(days=9)
+    task.ledger.record("m", "monitor", "monitor/2/20260101T000000Z", old, "r0", at)
+    assert task.request() == RUN
+    assert [r.key for r in task.ledger.requests("m")] == ["drift/2/20260225T000000Z"]
 
 
 def test_a_pass_that_died_after_its_row_is_made_up_for(task: Task) -> None:
@@ -195,3 +277,112 @@ def test_the_newest_row_of_a_window_counts_and_other_versions_do_not(task: Task)
     passes = operator.passes("2")
     assert list(passes) == ["20260101T000000Z", "20260227T000000Z"]
     assert passes["20260227T000000Z"].payload["rows"] == 99
+
+
+def test_other_versions_push_no_row_out_of_sight(task: Task) -> None:
+    task.row(window="20260227T000000Z")
+    for number in range(250):
+        task.row(version="21", window=f"w{number}")
+    operator = task.equip(QualityOperator(task_id="quality", model="m", collected=COLLECTED))
+    assert list(operator.passes("2")) == ["20260227T000000Z"]
+
+
+# --- what a pass writes down ----------------------------------------------------------------------------
+
+
+def decided(task: Task, *findings: Finding) -> dict[str, Any]:
+    """Run `decide` on findings; return what was recorded."""
+    collected = {**COLLECTED, "matured": None, "rows": 10}
+    operator = DecideOperator(
+        task_id="decide", model="m", collected=collected, quality=None, drift=None, performance=None
+    )
+    equipped = task.equip(operator)
+    operator.quality = equipped.keep_findings(task.context, findings)
+    said: dict[str, Any] = equipped.work(task.context)
+    return said
+
+
+CALM = Finding("drift", "a", "ok", "calm")
+WILD = Finding("drift", "a", "alert", "wild", 0.9, 0.1)
+
+
+def test_a_cleared_pass_goes_by_its_row_only_where_it_finds_the_same(task: Task) -> None:
+    for _ in range(2):
+        assert decided(task, CALM)["drifts"] is False
+    assert len(task.ledger.events("m", "monitor")) == 1
+    for _ in range(2):
+        assert decided(task, WILD)["drifts"] is True
+    assert decided(task, CALM)["drifts"] is False
+    key = f"monitor/2/{WINDOW.key}"
+    assert [e.key for e in task.ledger.events("m", "monitor")] == [key, f"{key}/2", f"{key}/3"]
+    operator = task.equip(QualityOperator(task_id="quality", model="m", collected=COLLECTED))
+    assert operator.passes("2")[WINDOW.key].key == f"{key}/3"
+
+
+def test_a_replay_judges_no_window_in_the_place_of_the_present(task: Task) -> None:
+    operator = task.equip(CollectOperator(task_id="collect", model="m"))
+    task.params = {"as_of": "2026-03-01T00:05:00Z"}
+    decided(task, CALM)
+    task.run_id = "r2"
+    assert operator._judged(WINDOW, "2", task.context)
+    task.params = {}
+    assert not operator._judged(WINDOW, "2", task.context)
+    assert decided(task, CALM)["as_of"] is None
+    assert not operator._judged(WINDOW, "2", task.context), "its own row"
+    task.run_id = "r3"
+    assert operator._judged(WINDOW, "2", task.context)
+
+
+# --- work files and labels ------------------------------------------------------------------------------
+
+
+class Bucket(FolderStore):
+    """A store whose files are elsewhere; what `fetch` brings stays in a cache."""
+
+    def fetch(self, key: str, *, fresh: bool = False) -> Path:
+        raise AssertionError(f"{key} would stay in the cache")
+
+
+def test_a_copy_of_the_log_never_gets_into_the_cache(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("include.store.parts.FolderStore", str)  # no store counts as a folder
+    task.store = Bucket(task.store.root)
+    task.store.write_bytes("monitor/m/work/x.parquet", b"rows")
+    collected = {**COLLECTED, "file": "monitor/m/work/x.parquet"}
+    operator = task.equip(QualityOperator(task_id="quality", model="m", collected=collected))
+    with operator.window_file() as path:
+        assert path.read_bytes() == b"rows"
+    assert not path.exists()
+    task.store.delete("monitor/m/work/x.parquet")
+    with pytest.raises(ConflictError, match="clear its run"), operator.window_file():
+        pass
+
+
+@pytest.mark.parametrize("error", [DataError("labels", "must be, got 'x'", "Do."), None])
+def test_labels_that_cannot_be_read_are_a_finding(
+    task: Task, monkeypatch: pytest.MonkeyPatch, error: DataError | None
+) -> None:
+    labels = {"source": {"kind": "file", "path": "l/*.csv"}, "delay": "1d"}
+    spec = SPEC.model_dump(exclude_unset=True) | {"monitor": {"labels": labels}}
+    operator = task.equip(CollectOperator(task_id="collect", model="m"))
+    operator.bench.spec = Spec.model_validate(spec)
+    away = error or ServiceError("labels", "must be there, got nothing", "Wait.")
+
+    def refuse(*args: Any, **kwargs: Any) -> int:
+        raise away
+
+    monkeypatch.setattr("include.ingest.labels.ingest_labels", refuse)
+    monkeypatch.setattr(monitor_collect, "source_options", lambda source: {})
+    if error is None:
+        with pytest.raises(ServiceError):
+            operator._bring_labels(WINDOW, task.context)
+        task.try_number = 4  # the last one
+    said = operator._bring_labels(WINDOW, task.context)
+    assert said == str(away)
+
+    collected = {**COLLECTED, "labels_error": said}
+    checks = PerformanceOperator(task_id="performance", model="m", collected=collected)
+    [found] = checks._unread()
+    assert (found.check, found.status) == ("coverage", "alert")
+    assert "'x'" not in found.message, "the ledger keeps it for ever"

@@ -157,6 +157,7 @@ def test_nobody_acts_in_the_future_or_at_no_time(given: str) -> None:
 def test_a_run_id_names_version_and_window() -> None:
     window = latest_window(datetime(2026, 3, 1, 5, tzinfo=UTC), timedelta(days=1))
     assert retrain_run_id("3", window.key) == "retrain__3__20260228T000000Z"
+    assert retrain_run_id("3", window.key, 2) == "retrain__3__20260228T000000Z__2"
 
 
 # --- parsing --------------------------------------------------------------------------------------------

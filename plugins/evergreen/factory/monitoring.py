@@ -13,10 +13,11 @@ from evergreen.factory.naming import monitor_dag_id
 from evergreen.factory.params import monitor_params
 from evergreen.factory.retries import retry_arguments, trigger_retry_policy
 from evergreen.notify import notifiers
-from evergreen.operators.monitor import CollectOperator
 from evergreen.operators.monitor_checks import DriftOperator, PerformanceOperator, QualityOperator
-from evergreen.operators.monitor_decide import DecideOperator, RequestRetrainOperator
+from evergreen.operators.monitor_collect import CollectOperator
+from evergreen.operators.monitor_decide import DecideOperator
 from evergreen.operators.monitor_report import MonitorFinishOperator, ReportOperator
+from evergreen.operators.monitor_retrain import RequestRetrainOperator
 from include.spec.schema import Spec
 
 _TIMEOUT = timedelta(hours=1)

@@ -23,14 +23,16 @@ def monitor_experiment(model: str) -> str:
     return f"{model}-monitor"
 
 
-def retrain_run_id(version: str, window: str) -> str:
-    """Return the id of the training run that the monitor starts: one for each window of a version.
+def retrain_run_id(version: str, window: str, attempt: int = 1) -> str:
+    """Return the id of a training run that the monitor starts.
 
     Args:
         version: The version that was judged.
         window: The window's key.
+        attempt: Counts the runs of a window; a later one comes where the earlier one was refused or died.
     """
-    return f"retrain{SEPARATOR}{version}{SEPARATOR}{window}"
+    first = f"retrain{SEPARATOR}{version}{SEPARATOR}{window}"
+    return first if attempt == 1 else f"{first}{SEPARATOR}{attempt}"
 
 
 def config_error_dag_id(stem: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from evergreen.operators.stage import StageOperator, run_key, utc_now
+from evergreen.operators.stage import StageOperator, as_of, run_key, skip, utc_now
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class DeployOperator(StageOperator):
     """Smoke-tests the challenger in the serving process, then makes it champion.
 
-    A backfill never comes this far. Returns `version`, `previous` and `seconds`.
+    A backfill never comes this far, and a run as of another time only where no champion of the present would be
+    replaced. Returns `version`, `previous` and `seconds`.
 
     Args:
         data: What `ingest` returned.
@@ -77,6 +78,22 @@ class DeployOperator(StageOperator):
             raise AirflowSkipException("nobody approved")
         if context["dag_run"].run_type.value == "backfill":
             raise AirflowSkipException("a backfill never moves the champion")
+        if as_of(context) is not None and not self._replays_on(context):
+            skip(context, "a run as of another time never replaces a champion of the present")
+
+    def _replays_on(self, context: Context) -> bool:
+        """Tell whether the champion, if there is one, was made by a run as of another time."""
+        from include.registry.moves import MOVES
+
+        champion = self.bench.registry.get_version(self.model, "champion")
+        if champion is None:
+            return True
+        moves = self.bench.ledger.events(self.model, MOVES, 1)
+        # A killed attempt may have written its move, and not yet done it.
+        if not moves or champion.version not in (moves[0].payload["from"], moves[0].payload["to"]):
+            return False  # moved by hand
+        actor = moves[0].actor
+        return actor == run_key(context) or self.bench.ledger.is_replay(self.model, actor)
 
     def _promote(self, context: Context) -> Event:
         from include.registry.promotion import promote

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from airflow.sdk import Context
 
+    from include.monitor.findings import Finding
     from include.monitor.windows import Window
 
 
@@ -27,14 +28,15 @@ class QualityOperator(MonitorOperator):
         self.link_run(context, self.collected["run_id"])
         window = self.window
         passes = self.passes(self.collected["version"])
-        findings = check_quality(
-            self.bench.spec,
-            self.window_file(),
-            self.reference,
-            window,
-            now=datetime.fromisoformat(self.collected["at"]),
-            history=[int(e.payload["rows"]) for key, e in passes.items() if key < window.key],
-        )
+        with self.window_file() as path:
+            findings = check_quality(
+                self.bench.spec,
+                path,
+                self.reference,
+                window,
+                now=datetime.fromisoformat(self.collected["at"]),
+                history=[int(e.payload["rows"]) for key, e in passes.items() if key < window.key],
+            )
         return self.keep_findings(context, findings)
 
 
@@ -47,12 +49,13 @@ class DriftOperator(MonitorOperator):
 
         self.link_run(context, self.collected["run_id"])
         matured = self.collected["matured"]
-        findings = check_drift(
-            self.bench.spec,
-            self.window_file(),
-            self.reference,
-            labels=self._labels(to_window(matured)) if matured else None,
-        )
+        with self.window_file() as path:
+            findings = check_drift(
+                self.bench.spec,
+                path,
+                self.reference,
+                labels=self._labels(to_window(matured)) if matured else None,
+            )
         return self.keep_findings(context, findings)
 
     def _labels(self, window: Window) -> pa.Table:
@@ -87,7 +90,17 @@ class PerformanceOperator(MonitorOperator):
                 self.reference,
                 labels_due=any(bench.store.list(f"labels/{self.model}/")),
             )
-        return self.keep_findings(context, findings)
+        return self.keep_findings(context, [*self._unread(), *findings])
+
+    def _unread(self) -> list[Finding]:
+        """Return what `collect` said of a source of labels that it could not read."""
+        from include.monitor.findings import Finding
+
+        error = self.collected["labels_error"]
+        if not error:
+            return []
+        said = "no new labels, for their source cannot be read: see the log of `collect`"
+        return [Finding("coverage", None, "alert", said, examples=(error,))]
 
     def _labels(self, window: Window, context: Context) -> pa.Table:
         """Return the labels that may belong to the window's predictions.

@@ -1,31 +1,25 @@
-"""`decide` and `request_retrain`: a pass becomes a row of the ledger, and a wish to retrain becomes a run.
+"""`decide`: a pass becomes a row of the ledger, and its wishes become requests.
 
-What is written down first is done after: the row holds the wishes, the requests are filed from the row, and the run
-is started for requests that wait. So a killed task, or a run that never started, is made up for by the next pass.
+The row is written first, and the requests are filed from the row. So a killed task is made up for by the next one.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.exceptions import DagRunTriggerException
-
-from evergreen.factory.naming import retrain_run_id, training_dag_id
-from evergreen.links import TRAINING_RUN_KEY, TrainingRunLink
-from evergreen.operators.monitor import MonitorOperator, count_by_status, is_backfill, pass_time
-from evergreen.operators.stage import as_of, run_key, skip, utc_now
+from evergreen.operators.monitor import MonitorOperator, count_by_status, is_backfill
+from evergreen.operators.monitor_retrain import file_requests
+from evergreen.operators.stage import as_of, run_key, utc_now
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from include.ledger.arbiter import Request
     from include.ledger.chain import Event
     from include.monitor.decide import Outcome
     from include.monitor.findings import Finding
-
-_REASON_LENGTH = 500  # what a training run's parameter takes
-_BY_MONITOR = ("drift", "decay")
 
 
 class DecideOperator(MonitorOperator):
@@ -53,10 +47,11 @@ class DecideOperator(MonitorOperator):
         self.performance = performance
 
     def work(self, context: Context) -> dict[str, Any]:
-        """Decide once per window and version; a retry finds the row and goes by it."""
+        """Decide once per window and version; a retry finds the row of the same findings and goes by it."""
         from include.monitor.decide import decide
 
         bench, c = self.bench, self.collected
+        matured = c["matured"]["key"] if c["matured"] else None
         self.link_run(context, c["run_id"])
         findings = self.read_findings(self.quality, self.drift, self.performance)
         outcome = decide(
@@ -64,16 +59,10 @@ class DecideOperator(MonitorOperator):
             findings,
             [event.payload for event in self.passes(c["version"]).values()],
             window=c["window"]["key"],
-            matured=c["matured"]["key"] if c["matured"] else None,
+            matured=matured,
+            matured_row=self._last_row(matured) if matured else None,
         )
-        event = bench.ledger.record(
-            self.model,
-            "monitor",
-            key=self._key(context),
-            payload=self._payload(outcome, findings, context),
-            actor=run_key(context),
-            now=utc_now(),
-        )
+        event = self._record(self._payload(outcome, findings, context), context)
         file_requests(self, event)
         said = event.payload
         bench.registry.log(
@@ -88,10 +77,28 @@ class DecideOperator(MonitorOperator):
         self.log.info("%s: %s", said["verdict"], said["reason"])
         return {**said, "run_id": c["run_id"]}
 
-    def _key(self, context: Context) -> str:
+    def _last_row(self, window: str) -> dict[str, Any] | None:
+        rows = self.rows_of(self.collected["version"], window)
+        return rows[-1].payload if rows else None
+
+    def _record(self, payload: dict[str, Any], context: Context) -> Event:
+        """Write the row, or return the one that says the same; what a cleared pass finds anew succeeds it."""
+        ledger = self.bench.ledger
         key = f"monitor/{self.collected['version']}/{self.collected['window']['key']}"
-        # A forced pass judges a window again, and its row stands beside the first one's.
-        return f"{key}/{run_key(context)}" if context["params"].get("force") else key
+        if context["params"].get("force"):
+            key = f"{key}/{run_key(context)}"  # its row stands beside the first one's
+        keys, last = [key], ledger.find(self.model, key)
+        known = last
+        while known is not None:
+            last = known
+            keys.append(f"{key}/{len(keys) + 1}")
+            known = ledger.find(self.model, keys[-1])
+        same = ("digest", "as_of")
+        if last and all(last.payload.get(name) == payload[name] for name in same):
+            return last
+        return ledger.record(
+            self.model, "monitor", keys[-1], payload, actor=run_key(context), now=utc_now()
+        )
 
     def _payload(
         self, outcome: Outcome, findings: Sequence[Finding], context: Context
@@ -110,6 +117,7 @@ class DecideOperator(MonitorOperator):
             "decays": outcome.decays,
             "broken": outcome.broken,
             "findings": count_by_status(findings),
+            "digest": _digest(findings),
             "wishes": self._wishes(outcome, context),
             "as_of": given.isoformat() if given else None,
         }
@@ -124,109 +132,10 @@ class DecideOperator(MonitorOperator):
         return [{"source": wish.source, "reason": wish.reason} for wish in outcome.wishes]
 
 
-class RequestRetrainOperator(MonitorOperator):
-    """Starts the training Dag when a request waits: at once for a new one, else when the arbiter would say yes.
-
-    One run for each window of a version: its id tells a repeated start from a new one, so a lost answer of
-    Airflow's API does no harm. Runs also where `collect` skipped, to make up for what an earlier pass could not do.
-
-    Args:
-        decided: What `decide` returned; None where it was skipped.
-    """
-
-    operator_extra_links = (*MonitorOperator.operator_extra_links, TrainingRunLink())
-    template_fields: Sequence[str] = (*MonitorOperator.template_fields, "decided")
-
-    def __init__(self, *, decided: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.decided = decided
-
-    def work(self, context: Context) -> None:
-        """Start the run, or skip and say why."""
-        from include.monitor.windows import latest_window
-
-        if is_backfill(context):
-            skip(context, "a backfill asks for nothing")
-        version = self._version()
-        if version is None:
-            skip(context, "the model has no champion yet")
-        if self.collected:
-            self.link_run(context, self.collected["run_id"])
-        requests = self._waiting(version)
-        if not requests:
-            skip(context, "no request to retrain waits for an answer")
-        bench, at, newest = self.bench, pass_time(context), requests[-1]
-        decision = bench.ledger.would(self.model, newest.source, bench.spec.retrain, at)
-        if decision.verdict == "SKIP" and not (self.decided or {}).get("wishes"):
-            skip(context, f"a request waits: {decision.reason}")
-        dag_id = training_dag_id(self.model)
-        window = latest_window(at, bench.spec.monitor.window).key
-        if context["ti"].get_dag(dag_id).is_paused:
-            self._record_pause(dag_id, version, window, context)
-        run_id = retrain_run_id(version, window)
-        context["ti"].xcom_push(key=TRAINING_RUN_KEY, value={"dag_id": dag_id, "run_id": run_id})
-        self.log.info("starting %s of %s: %s", run_id, dag_id, newest.reason)
-        raise DagRunTriggerException(
-            trigger_dag_id=dag_id,
-            dag_run_id=run_id,
-            conf=self._conf(newest, context),
-            reset_dag_run=False,
-            skip_when_already_exists=True,
-            wait_for_completion=False,
-            allowed_states=[],
-            failed_states=[],
-            poke_interval=60,
-            deferrable=False,
-        )
-
-    def _version(self) -> str | None:
-        if self.collected:
-            return str(self.collected["version"])
-        champion = self.champion()
-        return champion.version if champion else None
-
-    def _waiting(self, version: str) -> list[Request]:
-        """Return the requests that wait, oldest first; those about a version that is gone are left to the arbiter."""
-        # Once more for the newest pass: it may have died before it came to that.
-        for event in [*self.passes(version).values()][-1:]:
-            file_requests(self, event)
-        return [
-            request
-            for request in self.bench.ledger.requests(self.model)
-            if request.source not in _BY_MONITOR or request.key.split("/")[1] == version
-        ]
-
-    def _record_pause(self, dag_id: str, version: str, window: str, context: Context) -> None:
-        reason = f"{dag_id} is paused: the request waits until it is not"
-        self.bench.ledger.record(
-            self.model,
-            "skip",
-            key=f"skip/{version}/{window}/paused",
-            payload={"verdict": "SKIP", "reason": reason},
-            actor=run_key(context),
-            now=utc_now(),
-        )
-        skip(context, reason)
-
-    def _conf(self, request: Request, context: Context) -> dict[str, Any]:
-        conf = {"trigger": request.source, "reason": request.reason[:_REASON_LENGTH]}
-        given = as_of(context)
-        return {**conf, "as_of": given.isoformat()} if given else conf
-
-
-def file_requests(operator: MonitorOperator, event: Event) -> None:
-    """File the requests that a `monitor` row asks for; each is filed once, whoever does it."""
-    said = event.payload
-    for wish in said["wishes"]:
-        operator.bench.ledger.request(
-            operator.model,
-            wish["source"],
-            wish["reason"],
-            key=f"{wish['source']}/{said['version']}/{said['window']}",
-            details={name: said[name] for name in ("version", "window", "verdict", "as_of")},
-            now=utc_now(),
-            asked_by=event.actor,
-        )
+def _digest(findings: Sequence[Finding]) -> str:
+    """Return what tells findings from others."""
+    said = [(f.check, f.column, f.status, f.message) for f in findings]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
 def _measured(findings: Sequence[Finding]) -> dict[str, float | None]:

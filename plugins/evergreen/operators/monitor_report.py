@@ -57,7 +57,7 @@ class ReportOperator(MonitorOperator):
         bench, run_id = self.bench, self.collected["run_id"]
         self.link_run(context, run_id)
         retrain = context["ti"].xcom_pull(task_ids="request_retrain", key=TRAINING_RUN_KEY)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, self.window_file() as path:
             files = write_report(
                 bench.spec,
                 Path(folder),
@@ -65,7 +65,7 @@ class ReportOperator(MonitorOperator):
                 window=self.window,
                 findings=self.read_findings(self.quality, self.drift, self.performance),
                 html=bool(context["params"].get("html")),
-                path=self.window_file(),
+                path=path,
                 reference=self.reference,
             )
             bench.registry.log_artifacts(run_id, Path(folder), _ARTIFACTS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from evergreen.operators.stage import (
     run_key,
     utc_now,
 )
-from include.errors import SpecError
+from include.errors import DataError, EvergreenError, ServiceError, SpecError
 from include.settings import get_settings
 from include.spec.loader import load_spec, spec_paths
 
@@ -69,15 +70,51 @@ class ReapOperator(EvergreenOperator):
                 self.log.warning("left alone: %s", error)
         return found
 
+    @cached_property
+    def broken(self) -> dict[str, Exception]:
+        """Models for which something went wrong, and what; the task fails with them once it is through."""
+        return {}
+
+    @contextmanager
+    def going_on(self, model: str) -> Iterator[None]:
+        """Note what goes wrong with one model, and go on with the next."""
+        try:
+            yield
+        except EvergreenError as error:
+            self.log.error("%s: %s", model, error)
+            self.broken[model] = error
+        except Exception as error:  # one model's damage is not the others'
+            self.log.exception("%s", model)
+            self.broken[model] = error
+
+    def has_history(self, model: str) -> bool:
+        """Return whether the ledger has events of a model: then what MLflow and the store have of it is ours."""
+        return self.bench.ledger.head(model) > 0
+
     def work(self, context: Context) -> Any:
-        """Look whether this is a dry run, then act."""
+        """Look whether this is a dry run, act, and fail if something went wrong with a model.
+
+        Raises:
+            ServiceError: It may go well the next time.
+            DataError: It will not.
+        """
+        self.broken.clear()
         require_conf(context["dag_run"].conf, PARAM_NAMES)
         asked = context["params"].get("dry_run")
         # A run by hand only shows what it would do, unless told otherwise.
         dry = asked if asked is not None else context["dag_run"].run_type.value != "scheduled"
         if dry:
             self.log.info("dry run: nothing is changed; pass dry_run=false to act")
-        return self.act(context, utc_now(), dry=dry)
+        result = self.act(context, utc_now(), dry=dry)
+        if self.broken:
+            said = "; ".join(f"{model} ({error})" for model, error in self.broken.items())
+            transient = any(isinstance(error, ServiceError) for error in self.broken.values())
+            raise (ServiceError if transient else DataError)(
+                self.task_id,
+                f"must go well for every model, got trouble with {said}",
+                "The other models are done.",
+            )
+        return result
 
     @abstractmethod
     def act(self, context: Context, now: datetime, *, dry: bool) -> Any:
@@ -93,7 +130,8 @@ class ReapOperator(EvergreenOperator):
 class CloseRunsOperator(ReapOperator):
     """Closes the MLflow runs that dead workers left RUNNING. Returns their ids by experiment.
 
-    A run stays open as long as Airflow knows its Dag run to be queued or running, however long that takes.
+    A run stays open as long as Airflow knows its Dag run to be queued or running, however long that takes. Models
+    without a row in this ledger are left alone: another installation may share the MLflow server.
     """
 
     def act(self, context: Context, now: datetime, *, dry: bool) -> dict[str, list[str]]:
@@ -102,9 +140,18 @@ class CloseRunsOperator(ReapOperator):
 
         models = sorted({*stored_models(self.bench.store), *(spec.model for spec in self.specs)})
         closed = {}
-        for experiment in (e for m in models for e in (m, monitor_experiment(m))):
-            found = self._close(context, experiment, now, dry=dry)
-            if found:
+        for model in models:
+            with self.going_on(model):
+                if self.has_history(model):
+                    closed |= self._close_all(context, model, now, dry=dry)
+        return closed
+
+    def _close_all(
+        self, context: Context, model: str, now: datetime, *, dry: bool
+    ) -> dict[str, list[str]]:
+        closed: dict[str, list[str]] = {}
+        for experiment in (model, monitor_experiment(model)):
+            if found := self._close(context, experiment, now, dry=dry):
                 self.log.info("%s: %s", experiment, ", ".join(found))
                 closed[experiment] = found
         return closed
@@ -144,20 +191,23 @@ class ExpireRequestsOperator(ReapOperator):
 
     def act(self, context: Context, now: datetime, *, dry: bool) -> dict[str, int]:
         """Expire them; each is recorded in the ledger."""
-        ledger, given_up = self.bench.ledger, {}
+        given_up = {}
         for spec in self.specs:
-            before = now - _REQUEST - spec.retrain.cooldown
-            if dry:
-                waiting = ledger.requests(spec.model)
-                stale = [r for r in waiting if datetime.fromisoformat(r.at) < before]
-            else:
-                actor = run_key(context)
-                stale = ledger.expire_requests(spec.model, before, now=now, actor=actor)
-            for request in stale:
-                self.log.info("%s: %s, asked for at %s", spec.model, request.reason, request.at)
-            if stale:
-                given_up[spec.model] = len(stale)
+            with self.going_on(spec.model):
+                if count := self._expire(context, spec, now, dry=dry):
+                    given_up[spec.model] = count
         return given_up
+
+    def _expire(self, context: Context, spec: Spec, now: datetime, *, dry: bool) -> int:
+        ledger, before = self.bench.ledger, now - _REQUEST - spec.retrain.cooldown
+        if dry:
+            waiting = ledger.requests(spec.model)
+            stale = [r for r in waiting if datetime.fromisoformat(r.at) < before]
+        else:
+            stale = ledger.expire_requests(spec.model, before, now=now, actor=run_key(context))
+        for request in stale:
+            self.log.info("%s: %s, asked for at %s", spec.model, request.reason, request.at)
+        return len(stale)
 
 
 class CompactLogsOperator(ReapOperator):
@@ -168,8 +218,12 @@ class CompactLogsOperator(ReapOperator):
 
     def act(self, context: Context, now: datetime, *, dry: bool) -> dict[str, int]:  # noqa: ARG002
         """Compact the days that are over."""
-        made = {} if dry else {spec.model: self._compact(spec, now) for spec in self.specs}
-        return {model: count for model, count in made.items() if count}
+        made = {}
+        for spec in [] if dry else self.specs:
+            with self.going_on(spec.model):
+                if count := self._compact(spec, now):
+                    made[spec.model] = count
+        return made
 
     def _compact(self, spec: Spec, now: datetime) -> int:
         from include.store import labels, predictions

@@ -62,9 +62,9 @@ def pause(world: World, model: str, paused: bool) -> None:
 
 @pytest.fixture(scope="module")
 def watched(world: World) -> World:
-    """The world, with a champion that is watched."""
+    """The world, with a champion that is watched, made as of the day after its data."""
     world.add_model("watched", **SPEC)
-    assert world.run("watched__train").state == "success"
+    assert world.run("watched__train", {"as_of": end_of(DAYS - 1)}).state == "success"
     return world
 
 
@@ -231,6 +231,7 @@ def test_decay_shows_once_the_labels_are_due(world: World) -> None:
     assert world.run(f"{model}__train").state == "success"
     for number in (42, 43, 44):
         log(world, model, number, turned)
+    assert watch(world, model, 42).state == "success"
     run = watch(world, model, 43)  # labels of the day before yesterday are due; there are none
     assert run.state == "success", run.errors
     assert rows(world, model)[-1].payload["decays"] is False
@@ -264,3 +265,16 @@ def test_a_pass_that_fails_is_red_and_its_window_is_judged_later(watched: World)
     assert watch(watched, "watched", 50).state == "success"
     row = rows(watched, "watched")[-1].payload
     assert (row["version"], row["rows"], row["wishes"]) == ("2", 300, [])
+
+
+def test_a_replay_never_replaces_a_champion_of_the_present(world: World) -> None:
+    model = "present"
+    world.add_model(model, **SPEC)
+    assert world.run(f"{model}__train").tasks["deploy"] == "success"
+    write_days(world.data(model), first=DAYS, days=20)
+    run = world.run(f"{model}__train", {"trigger": "api", "as_of": end_of(45)})
+    assert run.state == "success", run.errors
+    assert (run.tasks["register"], run.tasks["deploy"]) == ("success", "skipped")
+    assert world.registry.aliases(model)["champion"] == "1"
+    assert world.run(f"{model}__train").tasks["deploy"] == "success", "one of the present may"
+    assert world.registry.aliases(model)["champion"] == "3"

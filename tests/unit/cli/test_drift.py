@@ -116,6 +116,7 @@ class TestOnePass:
 
     def test_for_programs(self, bench: Stand) -> None:
         bench.ledger.freeze("toy", "audit", key="f", actor="ann", now=END)
+        record_pass(bench.ledger, 10, drifts=False, broken=False)
         result = run("--json", "--as-of", END.isoformat())
         facts = json.loads(result.stdout)
         assert (facts["verdict"], facts["drifts"], facts["decays"]) == ("ALERT", True, True)
@@ -125,6 +126,11 @@ class TestOnePass:
         assert facts["matured"] == "20260312T000000Z"
         drifted = [f["column"] for f in facts["findings"] if f["status"] == "alert"]
         assert {"a", "b"} <= set(drifted)
+
+    def test_decay_of_a_window_that_no_pass_judged(self, bench: Stand) -> None:
+        facts = json.loads(run("--json", "--as-of", END.isoformat()).stdout)
+        assert (facts["verdict"], facts["decays"], facts["wishes"]) == ("ALERT", True, [])
+        assert "its window was never judged for quality" in facts["reason"]
 
     def test_broken_data(self, bench: Stand) -> None:
         result = run("--json", "--as-of", "2026-03-08")

@@ -56,6 +56,8 @@ class TestEvents:
         assert [e.seq for e in ledger.events("churn")] == [1, 2]
         assert [e.key for e in ledger.events("churn", limit=1)] == ["b"]
         assert [e.key for e in ledger.events(kind=["rollback"])] == ["b"]
+        assert [e.key for e in ledger.events("churn", prefix="a")] == ["a"]
+        assert ledger.events("churn", prefix="_") == ledger.events("churn", prefix="%") == []
         found = ledger.find("churn", "a")
         assert found.payload == {"score": 0.5, "text": "ä\x00"}
         assert found.at == "2026-03-02T12:00:00.000000+00:00"
@@ -241,6 +243,39 @@ class TestDecide:
         assert "cooling down until 2025-11-23" in decide(ledger, "run2", as_of=later).reason
         assert decide(ledger, "run3", as_of=then + timedelta(hours=24)).verdict == "RETRAIN"
         assert "as_of" not in add_decision(ledger, "run4").payload
+
+    def test_a_run_as_of_another_time_answers_only_what_was_filed_as_of_such_a_time(self, ledger):
+        then = NOW - timedelta(days=100)
+        ledger.request("churn", "drift", "real", "now", {}, NOW)
+        asked = ledger.request("churn", "drift", "old", "w1", {"as_of": then.isoformat()}, NOW)
+        assert asked.as_of == "2025-11-22T12:00:00.000000+00:00"
+        early = decide(ledger, "early", "drift", as_of=then - timedelta(hours=1))
+        assert "no request" in early.reason, "what was asked later is not known yet"
+        assert decide(ledger, "replay", "drift", as_of=then).request_ids == (asked.id,)
+        assert [r.key for r in ledger.requests("churn")] == ["now"]
+        late = ledger.would("churn", "drift", RULES, NOW, as_of=then)
+        assert late.reason == "the monitor's request was answered already by replay"
+
+    def test_a_wish_of_a_replay_starts_no_run_of_the_present(self, ledger):
+        then = NOW - timedelta(days=100)
+        ledger.request("churn", "drift", "old", "w1", {"as_of": then.isoformat()}, NOW)
+        assert ledger.would("churn", "drift", RULES, NOW).verdict == "SKIP"
+        assert decide(ledger, "real", "drift").reason.startswith("no request")
+        assert decide(ledger, "nightly").request_ids == ()
+        assert [r.key for r in ledger.requests("churn")] == ["w1"]
+
+    def test_cooldown_and_budget_count_runs_of_the_same_kind(self, ledger):
+        then = NOW - timedelta(minutes=1)
+        decide(ledger, "replay", as_of=then)
+        judged(ledger, "replay")
+        assert decide(ledger, "real").verdict == "RETRAIN", "a replay uses up nothing"
+        judged(ledger, "real")
+        later = NOW + timedelta(hours=1)
+        assert "cooling down" in decide(ledger, "real2", now=later).reason
+        assert "cooling down" in decide(ledger, "replay2", now=later, as_of=NOW).reason
+        assert decide(ledger, "replay3", as_of=then - timedelta(days=30)).verdict == "RETRAIN"
+        assert ledger.is_replay("churn", "churn") is False
+        assert [ledger.is_replay("churn", run) for run in ("replay", "real")] == [True, False]
 
     def test_would_says_the_same_and_records_nothing(self, ledger):
         ledger.request("churn", "drift", "psi 0.4", "w1", {}, NOW)

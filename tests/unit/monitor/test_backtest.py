@@ -121,6 +121,16 @@ class TestReplay:
         with pytest.raises(DataError, match="got more than 5,000"):
             find_windows(make_spec(window="1m"), store, END, None, None)
 
+    def test_refused_requests_answer_nothing(self, tmp_path: Path) -> None:
+        store = FolderStore(tmp_path)
+        versions, refused = ["3"] * 80 + ["4"] * 120, [None] * 80 + ["422"] * 120
+        log_day(store, START, shift=0, concept=False, _version=versions, _error=refused)
+        later = START + timedelta(days=1)
+        log_day(store, later, shift=0, concept=False, _error=["422"] * ROWS)
+        found = run((store, make_reference(tmp_path)), START + timedelta(days=2))
+        assert [(one.version, one.rows) for one in found] == [("3", 80), ("3", ROWS)]
+        assert [outcome.broken for outcome in outcomes(toy_spec(), found)] == [False, True]
+
     def test_the_version_that_answered_most(self, tmp_path: Path) -> None:
         store = FolderStore(tmp_path)
         log_day(store, START, shift=0, concept=False, _version=["3"] * 120 + ["4"] * 80)
@@ -201,6 +211,19 @@ class TestLook:
         assert [wish.source for wish in found.outcome.wishes] == ["drift"]
         checks = {finding.check for finding in found.findings}
         assert {"schema", "drift", "prediction_drift", "coverage", "performance"} <= checks
+
+    def test_decay_counts_where_its_window_was_judged_and_whole(
+        self, decayed: tuple[FolderStore, Reference], tmp_path: Path
+    ) -> None:
+        store, reference = decayed
+        retrain = toy_spec().retrain.model_copy(update={"on": ("decay",)})
+        asking = toy_spec().model_copy(update={"retrain": retrain})
+        key = Window(END - timedelta(days=3), END - timedelta(days=2)).key
+        row = {"window": key, "drifts": False, "broken": False, "rows": ROWS}
+        for history, wishes in (([], 0), ([row], 1), ([row | {"broken": True}], 0)):
+            found = look(asking, store, reference, history, now=END, folder=tmp_path)
+            assert len(found.outcome.wishes) == wishes
+            assert "performance" in {f.check for f in found.findings if f.status == "alert"}
 
 
 # --- levels ---------------------------------------------------------------------------------------------

@@ -61,6 +61,7 @@ def sources(outcome: Outcome) -> list[str]:
 QUIET = features(0)
 DRIFTED = features(3)
 TWICE = [event(8), event(9, drifts=True)]
+WHOLE = {"window": EARLIER, "drifts": False, "broken": False}
 
 
 class TestDrift:
@@ -130,6 +131,12 @@ class TestDrift:
         assert not decide(make_spec(), DRIFTED, history, window=NOW).wishes
         assert decide(make_spec(), DRIFTED, history).wishes
 
+    @pytest.mark.parametrize(("day", "counts"), [(9, True), (8, True), (7, False), (1, False)])
+    def test_windows_before_a_gap_do_not_count(self, day: int, counts: bool) -> None:
+        outcome = decide(make_spec(), DRIFTED, [event(day, drifts=True)], window=NOW)
+        assert bool(outcome.wishes) == counts
+        assert f"in {1 + counts} of the last 3 windows" in outcome.reason
+
     def test_what_retrain_on_does_not_name_is_still_an_alert(self) -> None:
         findings = [*DRIFTED, finding("performance")]
         outcome = decide(make_spec(on=("data",)), findings, TWICE)
@@ -139,20 +146,36 @@ class TestDrift:
 
 class TestDecay:
     def test_one_matured_window_is_enough(self) -> None:
-        outcome = decide(make_spec(), [*QUIET, finding("performance")], [], matured=EARLIER)
+        findings = [*QUIET, finding("performance")]
+        outcome = decide(make_spec(), findings, [], matured=EARLIER, matured_row=WHOLE)
         assert (outcome.verdict, outcome.decays) == ("ALERT", True)
         assert [(w.source, w.reason) for w in outcome.wishes] == [("decay", "performance is alert")]
 
     def test_not_one_whose_data_was_broken(self) -> None:
-        history = [{"window": EARLIER, "broken": True, "drifts": False}, event(9)]
-        outcome = decide(make_spec(), [*QUIET, finding("performance")], history, matured=EARLIER)
-        assert (outcome.decays, outcome.wishes) == (False, ())
-        outcome = decide(make_spec(), [*QUIET, finding("performance")], history, matured="x")
-        assert outcome.decays
+        findings, row = [*QUIET, finding("performance")], WHOLE | {"broken": True}
+        for history in ([event(9)], [row, event(9)]):
+            outcome = decide(make_spec(), findings, history, matured=EARLIER, matured_row=row)
+            assert (outcome.decays, outcome.wishes) == (False, ())
+
+    def test_one_that_was_never_judged_is_left_to_people(self) -> None:
+        """Short histories must not make an old window look whole."""
+        findings = [*QUIET, finding("performance")]
+        for history in ([], [WHOLE | {"broken": True}, event(9)], [event(9)]):
+            outcome = decide(make_spec(), findings, history, window=NOW, matured=EARLIER)
+            assert (outcome.verdict, outcome.wishes) == ("ALERT", ())
+            assert outcome.reason == (
+                "performance is alert; its window was never judged for quality, so no retrain is asked for"
+            )
+
+    @pytest.mark.parametrize("matured", [None, NOW])
+    def test_one_that_is_judged_now_needs_no_row(self, matured: str | None) -> None:
+        findings = [*QUIET, finding("performance")]
+        outcome = decide(make_spec(), findings, [], window=NOW, matured=matured)
+        assert sources(outcome) == ["decay"]
 
     def test_the_wish_waits_until_the_data_is_whole_again(self) -> None:
         findings = [*QUIET, finding("performance"), finding("schema")]
-        outcome = decide(make_spec(), findings, [], window=NOW, matured=EARLIER)
+        outcome = decide(make_spec(), findings, [], window=NOW, matured=EARLIER, matured_row=WHOLE)
         assert (outcome.decays, outcome.broken, outcome.wishes) == (True, True, ())
 
     @pytest.mark.parametrize("matured", [None, NOW])
@@ -214,16 +237,25 @@ rules = st.tuples(st.integers(1, 5), st.integers(1, 5)).filter(lambda r: r[0] <=
     past=past,
     rule=rules,
     on=st.sampled_from([(), ("drift",), ("decay",), ("drift", "decay")]),
+    known=st.sampled_from([None, False, True]),
 )
 def test_rules_hold_whatever_is_found(
-    findings: list[Finding], past: list[tuple[bool, bool]], rule: tuple[int, int], on: Any
+    findings: list[Finding],
+    past: list[tuple[bool, bool]],
+    rule: tuple[int, int],
+    on: Any,
+    known: bool | None,
 ) -> None:
     k, of = rule
-    history = [event(n + 1, drifts=d, broken=b) for n, (d, b) in enumerate(past)]
-    outcome = decide(make_spec(k, of, on=on), findings, history, window=NOW, matured=EARLIER)
+    first = 10 - len(past)  # the last one is the day before
+    history = [event(first + n, drifts=d, broken=b) for n, (d, b) in enumerate(past)]
+    row = None if known is None else WHOLE | {"broken": known}
+    outcome = decide(
+        make_spec(k, of, on=on), findings, history, window=NOW, matured=EARLIER, matured_row=row
+    )
     alerts = {f.check for f in findings if f.status == "alert"}
     assert outcome.broken == bool(alerts & QUALITY)
-    assert outcome.decays == ("performance" in alerts)
+    assert outcome.decays == ("performance" in alerts and known is not True)
     if outcome.broken:
         assert not outcome.wishes
         assert not outcome.drifts
@@ -231,7 +263,7 @@ def test_rules_hold_whatever_is_found(
     recent = recent if of > 1 else []
     confirmed = outcome.drifts and 1 + sum(recent) >= k
     assert ("drift" in sources(outcome)) == (confirmed and "drift" in on)
-    wants = outcome.decays and not outcome.broken
+    wants = outcome.decays and not outcome.broken and known is False
     assert ("decay" in sources(outcome)) == (wants and "decay" in on)
     loud = outcome.broken or outcome.drifts or outcome.decays or "coverage" in alerts
     assert (outcome.verdict == "ALERT") == loud

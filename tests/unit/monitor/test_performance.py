@@ -108,6 +108,17 @@ class TestJoin:
         labels = [label(f"at {n}", key="k", time=hours(n)) for n in (0, 4, 8, 60)]
         assert joined(tmp_path, rows, labels) == ["at 4", "at 8", "at 60"]
 
+    def test_a_label_is_not_for_older_predictions_than_its_own(self, tmp_path: Path) -> None:
+        rows = [prediction(n, _key="k") for n in range(0, 48, 2)]
+        found = joined(tmp_path, rows, [label("last", key="k", time=hours(46))])
+        assert found == [None] * 23 + ["last"]
+        found = joined(tmp_path, rows, [label("between", key="k", time=hours(3))])
+        assert found == [None, "between", *[None] * 22]
+
+    def test_predictions_of_one_moment_are_of_one_observation(self, tmp_path: Path) -> None:
+        rows = [prediction(n, _key="k", _time=hours(1)) for n in range(2)]
+        assert joined(tmp_path, rows, [label("x", key="k", time=hours(1))]) == ["x", "x"]
+
     def test_one_without_a_time_belongs_to_its_key(self, tmp_path: Path) -> None:
         rows = [prediction(1, _key="k"), prediction(9, _key="k"), prediction(1, _key="other")]
         labels = [label("old", key="k", received=10), label("new", key="k", received=11)]
@@ -162,9 +173,10 @@ class TestJoin:
         ]
         expected = []
         for key, at in predictions:
+            later = [t for k, t in predictions if k == key and t > at]
             times = sorted(t for k, t in labels if k == key and t is not None and t >= at)
             timeless = f"{key} None" if (key, None) in labels else None
-            near = bool(times) and times[0] <= at + 72
+            near = bool(times) and times[0] <= at + 72 and all(times[0] < t for t in later)
             expected.append(f"{key} {times[0]}" if near else timeless)
         assert joined(tmp_path, rows, given_labels) == expected
 
@@ -332,6 +344,20 @@ class TestBinary:
         assert lost.message.endswith("the champion's roc_auc on its holdout is not known")
         assert lost.value is not None
 
+    def test_few_labels_prove_no_decay(self, tmp_path: Path) -> None:
+        live, reference = binary(4000, 0.5, 2), binary_reference(tmp_path)
+        found = judge(tmp_path, make_spec(), live, reference, share=0.4)
+        assert found.status == "warn"
+        assert found.message.endswith(
+            "no proof of decay: only 40 % have a label, 50 % are needed (monitor.labels.min_coverage)"
+        )
+        assert judge(tmp_path, make_spec(), live, reference, share=0.5).status == "alert"
+        spec = make_spec(labels={"delay": "3d", "min_coverage": 0.3})
+        assert judge(tmp_path, spec, live, reference, share=0.4).status == "alert"
+        spec = make_spec(labels={"delay": "3d", "min_coverage": 1.0})
+        good = judge(tmp_path, spec, binary(4000, 2.0, 2), reference, share=0.4)
+        assert good.status == "ok"
+
 
 class TestRegression:
     def live(self, rows: int, error: float, seed: int) -> tuple[Any, Any, Any]:
@@ -436,6 +462,15 @@ class TestCoverage:
     def test_of_a_matured_window(self, tmp_path: Path, share: float, status: str) -> None:
         found = self.coverage(tmp_path, share)
         assert (found.status, found.value) == (status, share)
+
+    def test_the_spec_says_how_much_is_enough(self, tmp_path: Path) -> None:
+        truth, scores, answers = binary(200, 2.0, 2)
+        path = write(tmp_path, many(scores, answers))
+        for least, status in ((0.7, "ok"), (0.81, "warn")):
+            spec = make_spec(None, labels={"delay": "3d", "min_coverage": least})
+            labels = labels_of(truth, 0.8)
+            [found] = check_performance(spec, path, labels, binary_reference(tmp_path))
+            assert (found.status, found.threshold) == (status, least)
 
     def test_labels_that_never_came_are_no_outage(self, tmp_path: Path) -> None:
         found = self.coverage(tmp_path, 0.0, labels_due=False)

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from include.errors import DataError
+from include.monitor.decide import decide
 from include.monitor.findings import QUALITY
 from include.monitor.quality import check_quality
 from tests.unit.monitor.live import NOW, WINDOW, World, make_spec, of, rows, status, stirred
@@ -110,7 +111,21 @@ def test_unknown_categories(world, live, count, wanted):
     live.loc[: count - 1, "region"] = "NORTH"
     found = world.quality(live)
     assert status(found, "categories") == wanted
-    assert (wanted == "ok") == ("'NORTH'" not in of(found, "categories")[0].message)
+    assert of(found, "categories")[0].examples == (() if wanted == "ok" else ("NORTH",))
+
+
+def test_no_value_of_the_data_is_in_what_is_kept_for_ever(world, live):
+    live["region"] = "Jane Roe, 1 Main St" + "!" * 20_000
+    live.loc[:299, "age"] = 123456.0
+    found = world.quality(live)
+    outcome = decide(world.spec, found, [])
+    assert "100 % of values (600) are of 1 category unknown to the champion" in outcome.reason
+    assert len(outcome.reason) < 500
+    for value in ("Jane", "123456", "1.23456e+05"):
+        assert not any(value in f.message for f in found)
+    assert of(found, "categories", "region")[0].examples[0].startswith("Jane Roe, 1 Main St!!")
+    assert len(of(found, "categories", "region")[0].examples[0]) == 61
+    assert of(found, "range", "age")[0].examples[0].endswith(" to 123456")
 
 
 def test_new_values_of_a_column_of_many_are_expected(tmp_path):
@@ -123,6 +138,60 @@ def test_new_values_of_a_column_of_many_are_expected(tmp_path):
     unseen = (~live["shop"].isin(world.frame["shop"])).mean()
     assert unseen > 0.02  # twice the limit that other columns have
     assert not stirred(world.quality(live))
+
+
+# --- refused requests -----------------------------------------------------------------------------------
+
+
+def refused(count: int, answered: int) -> dict[str, pa.Array]:
+    """Return the errors of a window whose last rows were refused."""
+    return {"_error": pa.array([None] * answered + ["422 no number"] * count, pa.string())}
+
+
+def with_refusals(live: pd.DataFrame, count: int) -> pd.DataFrame:
+    nothing = pd.DataFrame([dict.fromkeys(live.columns)] * count, columns=live.columns)
+    return pd.concat([live, nothing.astype(live.dtypes.to_dict())], ignore_index=True)
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted"), [(10, "ok"), (40, "warn"), (300, "warn"), (600, "warn"), (700, "alert")]
+)
+def test_refused_requests_are_a_finding_of_their_own_and_no_missing_values(
+    world, live, count, wanted
+):
+    found = world.quality(with_refusals(live, count), replace=refused(count, 600))
+    assert status(found, "refusals") == wanted
+    others = [f for f in found if f.check != "refusals"]
+    assert not stirred(others)
+    assert of(found, "volume")[0].value == 600 + count
+    assert decide(world.spec, found, []).broken == (wanted == "alert")
+
+
+def test_refused_requests_do_not_make_a_window_large_enough(world):
+    frame = with_refusals(rows(50).assign(use=np.inf), 60)
+    found = world.quality(frame, replace=refused(60, 50))
+    assert {f.check for f in found} == {"volume", "staleness", "refusals", "schema"}
+    drift = world.drift(frame, replace=refused(60, 50))
+    assert {f.status for f in drift} == {"insufficient_data"}
+    assert drift[0].message == "50 predictions, 100 are needed (monitor.min_rows)."
+
+
+def test_a_few_refused_requests_prove_nothing(world):
+    found = world.quality(with_refusals(rows(20), 30), replace=refused(30, 20))
+    assert status(found, "refusals") == "insufficient_data"
+    assert not decide(world.spec, found, []).broken
+
+
+def test_refused_requests_do_not_hide_a_drift(world, live):
+    frame = with_refusals(live.assign(age=live["age"] + 12), 500)
+    found = world.drift(frame, replace=refused(500, 600))
+    assert status(found, "drift", "age") == "alert"
+
+
+def test_nothing_but_refused_requests(world, live):
+    found = world.quality(with_refusals(live.iloc[:0], 200), replace=refused(200, 0))
+    assert {f.check for f in found} == {"volume", "staleness", "refusals"}
+    assert status(found, "refusals") == "alert"
 
 
 # --- volume and staleness -------------------------------------------------------------------------------
@@ -160,7 +229,7 @@ def test_no_rows_at_all(world, live):
 
 def test_a_tiny_window_is_judged_by_volume_and_schema_only(world):
     found = world.quality(rows(20).assign(use=np.inf))
-    assert {f.check for f in found} == {"volume", "staleness", "schema"}
+    assert {f.check for f in found} == {"volume", "staleness", "refusals", "schema"}
 
 
 @pytest.mark.parametrize(

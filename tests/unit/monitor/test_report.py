@@ -105,6 +105,16 @@ def test_the_page_stands_alone_and_lets_nothing_in(tmp_path):
     assert "<img" not in text.split("</head>")[0]
 
 
+def test_examples_are_shown_as_what_they_are(world, live):
+    evil = ("</script><img src=x>", "b")
+    finding = Finding("categories", "region", "warn", "1 % are new.", 0.01, 0.01, evil)
+    files = write(world, live.iloc[:0], [finding])
+    assert json.loads(files["report.json"])["findings"][0]["examples"] == list(evil)
+    page = Page(files["report.html"])
+    assert "For example </script><img src=x>, b" in page.text
+    assert "img" not in page.tags
+
+
 def test_a_window_without_rows_has_a_page_without_charts(world, live):
     page = Page(write(world, live.iloc[:0], [ALERT])["report.html"])
     assert "90\xa0% of values are missing" in page.text

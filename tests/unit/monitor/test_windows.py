@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.monitor.windows import Window, latest_window
+from include.monitor.windows import Window, latest_window, start_of
 
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 LENGTHS = st.timedeltas(min_value=timedelta(minutes=1), max_value=timedelta(days=30))
@@ -41,6 +41,7 @@ def test_every_moment_belongs_to_one_window_that_is_looked_at_once(now, length, 
     following = latest_window(now + length, length, delay=delay)
     assert following.start == window.end
     assert following.key > window.key
+    assert start_of(window.key) == window.start.replace(microsecond=0)
 
 
 def test_keys_and_texts():

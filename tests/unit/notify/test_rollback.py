@@ -92,3 +92,14 @@ def test_a_wrong_list_of_addresses_is_refused_without_showing_it(home: Settings,
     with pytest.raises(SpecError, match="must be a list of texts") as caught:
         load_spec(home.models / "shop.yaml", home)
     assert "hushhush" not in str(caught.value)
+
+
+def test_an_airflow_that_cannot_be_started_is_only_said(
+    home: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(home, "{on: [rollback], to: ['connection:ops']}")
+    monkeypatch.setattr("sys.executable", str(home.home / "no-python"))
+    tell_people(home, roll_back(home))
+    said = capsys.readouterr().err
+    assert said.startswith("Nobody was told: notify.to: Airflow must be able to read")
+    assert "No such file" in said

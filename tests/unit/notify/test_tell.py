@@ -5,6 +5,7 @@ import socket
 import time
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -136,6 +137,49 @@ def test_addresses_are_hidden(url: str, shown: str, secrets: set[str]) -> None:
     assert hide_address(url) == shown
     assert secrets <= set(secrets_of(url))
     assert "insecure" not in secrets_of(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "secrets"),
+    [
+        ("json://hooks.example.com/evergreen/training", set()),
+        ("json://evergreen:pw@hooks.example.com:8080/Model-7/churn_2026", {"pw"}),
+        ("mailto://ann@mail-1.example.com/ops@example.com?from=evergreen@example.com", set()),
+        ("json://h/p4ss%2Fw0rd", {"p4ss%2Fw0rd", "p4ss/w0rd"}),
+        ("json://u:p%40ss@h/x", {"p%40ss", "p@ss"}),
+        ("json://h/x?token=tr%61ining&mode=insecure", {"tr%61ining", "training"}),
+        ("json://h/x?unheard_of=a1B2c3D4e5", {"a1B2c3D4e5"}),
+        ("json://h/abcdefghijklmnopqrstuvwxyz", {"abcdefghijklmnopqrstuvwxyz"}),
+        ("slack://TokenA123/TokenB123", {"TokenA123", "TokenB123"}),
+        ("tgram://123456789:abcdefg_hij/42", {"123456789:abcdefg_hij"}),
+    ],
+)
+def test_words_are_no_secrets_and_tokens_are(url: str, secrets: set[str]) -> None:
+    assert set(secrets_of(url)) - {url, unquote(url)} == secrets
+
+
+def test_of_an_address_in_a_connection_only_the_host_may_be_seen() -> None:
+    url = "json://evergreen:pw@hooks.example.com:8080/training/a?to=somebody"
+    assert set(secrets_of(url, kept=True)) == {url, "evergreen", "pw", "training", "somebody"}
+
+
+def test_a_fault_in_one_channel_does_not_keep_it_from_the_others(
+    ledger: Ledger, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import apprise
+
+    add = apprise.Apprise.add
+
+    def break_down(self: apprise.Apprise, url: str) -> bool:
+        if url.startswith("foo"):
+            raise RuntimeError(url)
+        return bool(add(self, url))
+
+    monkeypatch.setattr(apprise.Apprise, "add", break_down)
+    told = say(ledger, f"foo://{SECRET}", hook.url())
+    assert told.delivery
+    assert told.delivery.missed == ("foo://...: did not take the message, got RuntimeError",)
+    assert len(hook.posts) == 1
 
 
 def test_a_receiver_that_never_answers_is_given_up(ledger: Ledger, hook: Hook) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -13,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from include.errors import DataError, ServiceError, SnapshotError
-from include.store.files import Store, open_store
-from include.store.lease import rewriting
+from include.store.files import Store, Stored, open_store
+from include.store.lease import Lease, rewriting
 from include.store.prune import Ages, Needs, _log_reason, plan_prune, prune, stored_models
 from include.store.prune_plan import Entry, Plan, describe, readable
 from include.store.snapshots import commit_snapshot, read_manifest, snapshot_paths
@@ -222,6 +224,7 @@ def test_logs_go_by_the_models_own_age_whole_days_at_a_time(store: Store) -> Non
             store.write_bytes(f"{kind}/m/date={day}/a.parquet", b"x")
             store.write_bytes(f"{kind}/without_a_spec/date={day}/a.parquet", b"x")
         store.write_bytes(f"{kind}/m/date=someday/a.parquet", b"x")
+        store.write_bytes(f"{kind}/m/date=2012-13-99/a.parquet", b"x")
     plan = plan_prune(store, ages, idle)
     gone = [f"{kind}/m/date={first_kept - DAY}/" for kind in ("predictions", "labels")]
     assert keys(plan) == gone
@@ -235,7 +238,7 @@ def test_logs_go_by_the_models_own_age_whole_days_at_a_time(store: Store) -> Non
             idle,
         )
     assert not any(key.startswith(tuple(gone)) for key in everything(store))
-    assert len(everything(store)) == 8
+    assert len(everything(store)) == 10
 
 
 def test_a_replay_of_an_old_year_is_kept_as_long_as_what_was_logged_today(store: Store) -> None:
@@ -254,6 +257,45 @@ def test_a_log_that_is_being_rewritten_is_waited_for(folder_store: Store) -> Non
         with pytest.raises(ServiceError, match="must be free"):
             prune(store, entry, ages, idle)
     assert store.exists("predictions/m/date=2012-06-01/a.parquet")
+
+
+def test_what_was_merged_while_the_lock_was_waited_for_stays(
+    folder_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = folder_store
+    key = "predictions/m/date=2012-06-01/a.parquet"
+    store.write_bytes(key, b"x")
+    ages = Ages(datetime.now(UTC), KEEP, {"m": 90 * DAY})
+    old = (ages.now - 99 * DAY).timestamp()
+    os.utime(store.root / key, (old, old))  # type: ignore[attr-defined]
+    (entry,) = plan_prune(store, ages, idle).entries
+
+    @contextmanager
+    def busy(s: Store, root: str) -> Iterator[Lease]:
+        with rewriting(s, root) as lease:
+            store.write_bytes("predictions/m/date=2012-06-01/b.parquet", b"merged")
+            yield lease
+
+    monkeypatch.setattr("include.store.prune.rewriting", busy)
+    assert not prune(store, entry, ages, idle)
+    assert len([k for k in everything(store) if k.startswith("predictions/")]) == 2
+
+
+def test_a_run_that_begins_while_the_files_are_listed_keeps_its_snapshot(
+    folder_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, begun = folder_store, []
+    snapshot(store, tmp_path / "one", OLD)
+    (entry,) = plan_prune(store, later(31), idle).entries
+    scan = type(store).scan
+
+    def slow(self: Store, prefix: str) -> Iterator[Stored]:
+        yield from scan(self, prefix)
+        begun.append(1)
+
+    monkeypatch.setattr(type(store), "scan", slow)
+    assert not prune(store, entry, later(31), lambda _: Needs(hold="begun" if begun else None))
+    snapshot_paths(store, read_manifest(store, "m", OLD))
 
 
 def test_deleting_a_day_never_brings_replaced_rows_back(
