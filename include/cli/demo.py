@@ -159,6 +159,8 @@ def show_predictions(serving: str, batch: Path) -> None:
         serving: Base URL.
         batch: Parquet file of customers.
     """
+    import uuid
+
     import pyarrow.parquet as pq
 
     from include.cli.display import get_console, print_table
@@ -168,7 +170,10 @@ def show_predictions(serving: str, batch: Path) -> None:
     rows = pq.read_table(batch).slice(0, _SHOWN).to_pydict()
     with ServingClient(serving) as client:
         described = client.metadata(MODEL)
-        body = {"id": "demo", "inputs": _inputs(described.body.get("inputs", []), rows)}
+        body = {
+            "id": f"demo-{uuid.uuid4().hex[:8]}",
+            "inputs": _inputs(described.body.get("inputs", []), rows),
+        }
         reply = client.infer(MODEL, body)
     if not reply.ok:
         raise ServiceError(
@@ -183,7 +188,7 @@ def show_predictions(serving: str, batch: Path) -> None:
     )
     shown = ("tenure", "plan", "contract", "support_calls")
     print_table(
-        ("customer", *shown, "churn risk", "left?"),
+        ("customer", *shown, "churn risk", "left in truth"),
         [
             (
                 str(rows["customer_id"][n]),

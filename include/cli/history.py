@@ -111,7 +111,7 @@ def describe(payload: dict[str, Any]) -> str:
     """Return an event's payload as a sentence: the verdict or move, and the reason."""
     reason = payload.get("reason") or ""
     because = f": {reason}" if reason else ""
-    if wish := payload.get("wish"):
+    if (wish := payload.get("wish")) and wish not in reason:
         because += f" ({wish})"
     if as_of := payload.get("as_of"):
         because += f" (as of {as_of[:16].replace('T', ' ')})"

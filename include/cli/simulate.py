@@ -97,7 +97,8 @@ def command(
     if batches_only:
         _write_batches(spec, plan, settings)
         return
-    plan, progress = play_live(spec, plan, settings, quiet=as_json)
+    first = start.date() if start else None
+    plan, progress = play_live(spec, plan, settings, quiet=as_json, rows=rows, start=first)
     lives, entries, picture = look_back(spec, plan, settings)
     if as_json:
         print_json(_as_dict(plan, progress, lives, entries, picture))
@@ -105,11 +106,19 @@ def command(
         print_timeline(spec, progress, lives, entries, picture)
 
 
-def resume(plan: Plan, settings: Settings) -> tuple[Plan, Progress]:
-    """Return the play to go on with: the one under way on this model, else a new one.
+def resume(
+    plan: Plan, settings: Settings, *, rows: int | None = None, start: date | None = None
+) -> tuple[Plan, Progress]:
+    """Return the play to go on with: the one begun on this model, else a new one.
+
+    Args:
+        plan: What is asked for.
+        settings: Where things are.
+        rows: As in `Progress.plan`.
+        start: As in `Progress.plan`.
 
     Raises:
-        SpecError: Another play is under way.
+        SpecError: Another play was begun.
     """
     from include.simulator.progress import Progress
 
@@ -117,7 +126,32 @@ def resume(plan: Plan, settings: Settings) -> tuple[Plan, Progress]:
     known = Progress.read(path)
     if known is None:
         return plan, Progress.begin(path, plan)
-    return known.plan(plan), known
+    return known.plan(plan, rows=rows, start=start), known
+
+
+@contextmanager
+def only_one(model: str, settings: Settings) -> Iterator[None]:
+    """Keep a second player of the same model out.
+
+    Raises:
+        ConflictError: There is one.
+    """
+    import fcntl
+
+    from include.errors import ConflictError
+
+    path = settings.home / "simulator" / f"{model}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConflictError(
+                f"simulate {model}",
+                "must be the only play of the model, got another at work",
+                "Wait for its end, or stop it; it goes on where it was.",
+            ) from None
+        yield
 
 
 @contextmanager
@@ -153,7 +187,13 @@ def open_stage(spec: Spec, settings: Settings, *, follow: bool = False) -> Itera
 
 
 def play_live(
-    spec: Spec, plan: Plan, settings: Settings, *, quiet: bool = False
+    spec: Spec,
+    plan: Plan,
+    settings: Settings,
+    *,
+    quiet: bool = False,
+    rows: int | None = None,
+    start: date | None = None,
 ) -> tuple[Plan, Progress]:
     """Play what is left of a plan on the running stack.
 
@@ -162,18 +202,21 @@ def play_live(
         plan: The play; one that is under way goes on to the end of this one.
         settings: Where things are.
         quiet: Show no progress.
+        rows: As in `Progress.plan`.
+        start: As in `Progress.plan`.
 
     Returns:
         The whole play, and what was played.
 
     Raises:
-        SpecError: Another play is under way, or the model's data is not the simulator's.
+        ConflictError: Somebody plays it right now.
+        SpecError: Another play was begun, or the model's data is not the simulator's.
         ServiceError: The stack does not run, or something of it failed; the next call goes on.
     """
     from include.simulator.play import play
 
-    with open_stage(spec, settings) as stage:
-        plan, progress = resume(plan, settings)
+    with open_stage(spec, settings) as stage, only_one(plan.model, settings):
+        plan, progress = resume(plan, settings, rows=rows, start=start)
         with _bar(plan, progress, quiet) as said:
             play(plan, progress, stage, said)
     return plan, progress
@@ -191,7 +234,16 @@ def _bar(plan: Plan, progress: Progress, quiet: bool) -> Iterator[Callable[[date
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )
-    with Bar(*columns, console=get_console(stderr=True), disable=quiet) as bar:
+    console = get_console(stderr=True)
+    if not console.is_terminal and not quiet:  # a log: a line a week, not a bar
+
+        def line(day: date, what: str) -> None:
+            if what != "requests":
+                console.print(f"{day}  {what} ({len(progress.days)} of {plan.days} days)")
+
+        yield line
+        return
+    with Bar(*columns, console=console, disable=quiet) as bar:
         task = bar.add_task("", total=plan.days, completed=len(progress.days))
 
         def said(day: date, what: str) -> None:

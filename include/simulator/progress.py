@@ -80,18 +80,28 @@ class Progress:
         draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
         draft.replace(self.path)
 
-    def plan(self, plan: Plan) -> Plan:
+    def plan(self, plan: Plan, *, rows: int | None = None, start: date | None = None) -> Plan:
         """Return how this play goes on: its own start and onset, and the end that `plan` has.
 
+        Args:
+            plan: What is asked for.
+            rows: Customers on a usual day, where they were asked for; None takes the play's.
+            start: First day, where it was asked for; None takes the play's.
+
         Raises:
-            SpecError: `plan` is of another play.
+            SpecError: Another play is asked for.
         """
-        mine, other = (self.scenario, self.seed), (plan.world.scenario, plan.world.seed)
-        if mine != other:
+        mine = _play(self.scenario, self.seed, self.rows, self.start)
+        asked = _play(
+            plan.world.scenario,
+            plan.world.seed,
+            rows or self.rows,
+            start.isoformat() if start else self.start,
+        )
+        if mine != asked:
             raise SpecError(
                 f"simulate {plan.model}",
-                f"must go on with {mine[0]} (seed {mine[1]}) that began on {self.start}, "
-                f"got {other[0]} (seed {other[1]})",
+                f"must go on with {mine}, got {asked}",
                 "What was predicted cannot be unpredicted: play it on a copy of the spec with another "
                 "`model` and another folder of data.",
             )
@@ -114,3 +124,7 @@ class Progress:
             if start <= midnight(date.fromisoformat(day)) < end
         )
         return sum(sent - refused for sent, refused in within)
+
+
+def _play(scenario: str, seed: int, rows: int, start: str) -> str:
+    return f"{scenario} (seed {seed}, {rows} rows a day, from {start} on)"

@@ -270,9 +270,10 @@ def _tags(section: type[BaseModel]) -> tuple[Any, ...]:
 
 
 def _flatten(annotation: Any) -> list[Any]:
+    """Return what a value may be; None is left out, for nothing lies below it."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _flatten(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
-        return [x for a in get_args(annotation) for x in _flatten(a)]
+        return [x for a in get_args(annotation) if a is not type(None) for x in _flatten(a)]
     return [annotation]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from airflow.sdk import Param
 
+_MOMENT = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?([Zz]|[+-]\d{2}:\d{2})$"
 _TRIGGERS = ("manual", "api", "schedule", "data", "drift", "decay")
 
 
@@ -58,6 +59,7 @@ def _as_of() -> Param:
         None,
         type=["null", "string"],
         format="date-time",
+        pattern=_MOMENT,  # Airflow's API does not check the format
         title="As of",
         description="Act as if it were this time, for example 2026-03-01T00:00:00Z; never in the future.",
     )

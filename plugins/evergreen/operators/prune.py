@@ -153,7 +153,9 @@ class PruneOperator(_StoreOperator):
                 self._record(context, model, gone, now)
             removed += len(gone)
         for model, said in self.plan.get("broken", {}).items():
-            self.broken[model] = DataError(f"plan of {model}", f"must be made, got {said}", "Run it again.")
+            self.broken[model] = DataError(
+                f"plan of {model}", f"must be made, got {said.rstrip('.')}", "Clear it."
+            )
         freed = prune_caches(self.bench.settings.home / "cache", now - ages.keep)
         self.log.info("caches of this machine: removed %s", readable(freed))
         return {"removed": removed, "kept": len(plan.entries) - removed}

@@ -107,7 +107,7 @@ class ReapOperator(EvergreenOperator):
             self.log.info("dry run: nothing is changed; pass dry_run=false to act")
         result = self.act(context, utc_now(), dry=dry)
         if self.broken:
-            said = "; ".join(f"{model} ({error})" for model, error in self.broken.items())
+            said = "; ".join(f"{m} ({str(e).rstrip('.')})" for m, e in self.broken.items())
             transient = any(isinstance(error, ServiceError) for error in self.broken.values())
             raise (ServiceError if transient else DataError)(
                 self.task_id,
@@ -139,28 +139,36 @@ class CloseRunsOperator(ReapOperator):
         from include.store.prune import stored_models
 
         models = sorted({*stored_models(self.bench.store), *(spec.model for spec in self.specs)})
-        closed = {}
+        closed: dict[str, list[str]] = {}
         for model in models:
             with self.going_on(model):
-                if self.has_history(model):
-                    closed |= self._close_all(context, model, now, dry=dry)
+                closed |= self._close_all(context, model, now, dry=dry)
         return closed
 
     def _close_all(
         self, context: Context, model: str, now: datetime, *, dry: bool
     ) -> dict[str, list[str]]:
         closed: dict[str, list[str]] = {}
+        ours = self.has_history(model)
         for experiment in (model, monitor_experiment(model)):
-            if found := self._close(context, experiment, now, dry=dry):
+            # MLflow is asked in any case: the tasks after this one rely on it.
+            opened = self.bench.registry.open_runs(experiment)
+            if opened is None or not ours:
+                continue
+            if found := self._close(context, experiment, opened, now, dry=dry):
                 self.log.info("%s: %s", experiment, ", ".join(found))
                 closed[experiment] = found
         return closed
 
-    def _close(self, context: Context, experiment: str, now: datetime, *, dry: bool) -> list[str]:
-        registry = self.bench.registry
-        opened = registry.open_runs(experiment)
-        if opened is None:
-            return []
+    def _close(
+        self,
+        context: Context,
+        experiment: str,
+        opened: Mapping[str, Mapping[str, str]],
+        now: datetime,
+        *,
+        dry: bool,
+    ) -> list[str]:
         alive = {run_id for run_id, tags in opened.items() if _alive(context, tags, now)}
         if dry:
             return [
@@ -168,7 +176,7 @@ class CloseRunsOperator(ReapOperator):
                 for run_id, tags in opened.items()
                 if not {run_id, tags.get(_PARENT)} & alive and any(tag in tags for tag in _OURS)
             ]
-        return registry.reap_runs(experiment, older_than=_SETTLED, now=now, keep=alive)
+        return self.bench.registry.reap_runs(experiment, older_than=_SETTLED, now=now, keep=alive)
 
 
 def _alive(context: Context, tags: Mapping[str, str], now: datetime) -> bool:

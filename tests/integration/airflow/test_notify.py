@@ -4,12 +4,13 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from airflow.sdk import DAG, Connection
 from evergreen.notify import ApprovalNotifier, FailureNotifier
 from evergreen.operators.approve import ApproveOperator
-from evergreen.receivers import addresses
+from evergreen.receivers import addresses, receivers
 
 from include.ledger.ledger import Ledger
 from include.spec.schema import ManualApproval
@@ -89,7 +90,9 @@ def test_a_failed_run_tells_both(
     assert subject == title
     assert mail.splitlines() == text.splitlines()
     (event,) = Ledger(f"sqlite:///{world / 'ledger.db'}").events("shop", "notified")
-    assert event.key == f"notified/failure/shop__train/{done.run_id}"
+    before, tries = event.key.rsplit("/", 1)
+    assert before == f"notified/failure/shop__train/{done.run_id}/ingest"
+    assert tries == "1"
     assert event.payload["taken"] == ["json://...", "connection:ops"]
     seen = caplog.text + "".join(capfd.readouterr())
     assert "told connection:ops" in seen
@@ -114,6 +117,41 @@ def test_the_least_that_airflow_gives(world, hook) -> None:
         notifier({"dag": DAG("shop__train"), "run_id": "r1", "reason": "all_tasks_deadlocked"})
     ((_, text),) = hook.messages
     assert text.splitlines()[:2] == ["its tasks wait for each other", "Run r1"]
+
+
+def test_a_run_that_fails_again_after_a_clear_is_told_again(world, hook) -> None:
+    dag = DAG("cleared__train")
+    notifier = FailureNotifier(model="cleared", to=[hook.url()])
+    for number in (1, 1, 5):
+        ti = SimpleNamespace(
+            task_id="ingest", try_number=number, map_index=-1, xcom_pull=lambda **_: None
+        )
+        notifier({"dag": dag, "run_id": "r1", "reason": "task_failure", "ti": ti})
+    assert len(hook.posts) == 2
+
+
+def test_a_forced_pass_tells_of_its_window_again(world, hook) -> None:
+    from evergreen.notify import DriftNotifier
+
+    notifier = DriftNotifier(model="forced", to=[hook.url()])
+    ti = SimpleNamespace(xcom_pull=lambda **_: ALERT)
+    for run_id, force in (("r1", False), ("r2", False), ("r3", True), ("r3", True)):
+        given = {"dag": DAG("forced__monitor"), "run_id": run_id, "ti": ti}
+        notifier({**given, "params": {"force": force}})
+    assert len(hook.posts) == 2
+
+
+def test_a_malformed_connection_does_not_silence_the_others(hook) -> None:
+    def get(conn_id: str) -> Connection:
+        if conn_id == "broken":
+            raise ValueError(f"{SECRET} is no port")
+        extra = json.dumps({"config": SECRET})
+        return Connection(conn_id=conn_id, conn_type="apprise", extra=extra)
+
+    found = receivers(["connection:odd", "connection:broken", hook.url()], get)
+    assert [bool(one.urls) for one in found] == [False, False, True]
+    assert found[0].problem == "cannot be read from Airflow, got JSONDecodeError"
+    assert SECRET not in str(found[:2])
 
 
 def test_an_alert_is_told_once_per_window(world, tmp_path, hook) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pytest
 
+from include.errors import DataError
 from include.ledger.ledger import Ledger
 from include.registry.gateway import Registry
 from include.store.files import open_store
@@ -127,6 +128,12 @@ def statuses(registry, *runs: str) -> list[str]:
     return [registry.client.get_run(run_id).info.status for run_id in runs]
 
 
+def trained(ledger, model: str) -> None:
+    """Put into the ledger what stands there of every model that was ever trained."""
+    payload = {"verdict": "TRAIN", "reason": "by hand"}
+    ledger.record(model, "decision", "decision/x", payload, "somebody", days_ago(50))
+
+
 @pytest.fixture
 def four(store, model, registry, tmp_path):
     """Four snapshots, each with a reason of its own to stay or to go."""
@@ -174,8 +181,9 @@ def test_what_nothing_needs_goes_and_what_a_version_needs_stays(
     assert ledger.events(model) == [event]
 
 
-def test_a_model_at_work_is_left_alone(four, model, store, reap) -> None:
-    add_dag_run(model, "long", "running")
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_a_model_at_work_is_left_alone(four, model, store, reap, state) -> None:
+    add_dag_run(model, "long", state)
     ended = run(reap, **ACT)
     assert ended.value("prune") == {"removed": 0, "kept": 0}
     assert len(snapshots(store, model)) == 4
@@ -236,6 +244,81 @@ def test_an_mlflow_that_lost_its_memory_removes_nothing(four, model, store, ledg
     assert len(snapshots(store, model)) == 4
 
 
+def test_a_model_of_another_installation_is_left_alone(
+    model, registry, store, ledger, reap, tmp_path
+) -> None:
+    theirs = f"{model}_theirs"
+    for name in (model, theirs):  # one of a name we have too, one of a name only they have
+        put_snapshot(store, name, FORGOTTEN, 40, tmp_path / name)
+    opened = [open_run(registry, name, "theirs", 9) for name in (model, theirs)]
+    ended = run(reap, **ACT)
+    assert ended.value("prune") == {"removed": 0, "kept": 0}
+    plan = Plan.from_json(store.read_bytes(ended.value("plan")["plan"]))
+    assert plan.held == {
+        model: "neither MLflow nor the ledger knows of it: it may not be ours",
+        theirs: "it has neither a spec nor a row of the ledger here: it is not ours",
+    }
+    assert ended.value("close_runs") == {}
+    assert statuses(registry, *opened) == ["RUNNING"] * 2
+
+    trained(ledger, model)
+    for opened_run in opened:
+        registry.finish_run(opened_run)
+    assert run(reap, **ACT).value("prune") == {"removed": 1, "kept": 0}
+    assert snapshots(store, theirs) == {FORGOTTEN}
+
+
+def test_one_damaged_model_keeps_no_other_from_its_turn(
+    four, model, store, ledger, reap, tmp_path, monkeypatch
+) -> None:
+    from evergreen.operators.prune import PruneOperator
+    from evergreen.operators.reap import CompactLogsOperator
+
+    damaged, odd = f"{model}_damaged", f"{model}_a"
+    for name in (damaged, odd):
+        write_spec(tmp_path / "models", small_spec(name, tmp_path / "data"))
+        trained(ledger, name)
+        put_snapshot(store, name, FORGOTTEN, 40, tmp_path / name)
+    needs, compacted, asked = PruneOperator.needs, [], []
+
+    def compact(self, spec, now):
+        if spec.model == damaged:
+            raise OSError("no Parquet")
+        compacted.append(spec.model)
+        return 0
+
+    def fail(self, context, name):
+        if name == damaged or (name == odd and odd in asked):
+            raise DataError(name, "must make sense, got nonsense", "Correct it.")
+        asked.append(name)
+        return needs(self, context, name)
+
+    monkeypatch.setattr(CompactLogsOperator, "_compact", compact)
+    monkeypatch.setattr("evergreen.operators.prune._StoreOperator.needs", fail)
+    ended = run(reap, **ACT)
+    assert ended.state == "failed"
+    assert (ended.tasks["compact_logs"], ended.tasks["prune"]) == ("failed", "failed")
+    assert ended.tasks["plan"] == "success"
+    assert set(compacted) == {model, odd}
+    assert list(ended.value("plan")["broken"]) == [damaged]
+    assert snapshots(store, model) == {VERSIONED, OPEN, YOUNG}
+    assert snapshots(store, damaged) == snapshots(store, odd) == {FORGOTTEN}
+    assert [event.kind for event in ledger.events(model)] == ["pruned"]
+
+
+def test_what_a_cleared_clean_up_removes_is_another_row(
+    four, model, store, ledger, reap, tmp_path, monkeypatch
+) -> None:
+    # A run that is cleared keeps its id.
+    monkeypatch.setattr("evergreen.operators.prune.run_key", lambda _: "evergreen__reap/one")
+    run(reap, **ACT)
+    put_snapshot(store, model, "e" * 32, 40, tmp_path)
+    run(reap, **ACT)
+    rows = ledger.events(model, "pruned")
+    assert [row.payload["counts"] for row in rows] == [{"snapshots": 1}] * 2
+    assert all(row.key.startswith("pruned/evergreen__reap/one/") for row in rows)
+
+
 def test_an_mlflow_that_is_away_removes_nothing(four, model, store, reap, monkeypatch) -> None:
     away = {"conn_type": "mlflow", "host": f"http://127.0.0.1:{free_port()}"}
     monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(away))
@@ -250,8 +333,9 @@ def test_an_mlflow_that_is_away_removes_nothing(four, model, store, reap, monkey
 
 
 def test_runs_of_dead_workers_are_closed_and_those_at_work_are_not(
-    model, registry, store, reap
+    model, registry, store, ledger, reap
 ) -> None:
+    trained(ledger, model)
     ended = open_run(registry, model, "ended", 1, **add_dag_run(model, "ended", "success"))
     failed = open_run(registry, model, "failed", 1, **add_dag_run(model, "failed", "failed"))
     unknown = {"airflow__dag_id": f"{model}__train", "airflow__run_id": "cleaned away"}

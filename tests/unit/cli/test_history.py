@@ -40,7 +40,8 @@ def lines(*arguments: str) -> list[str]:
 def test_a_retrain_from_the_first_sign_to_the_answer(settings: Settings) -> None:
     ledger = Ledger(settings.ledger_dsn)
     record_pass(ledger, 0, "ALERT", "6 of 11 features drifted")
-    key, details = "drift/3/20260302T000000Z", {"version": "3"}
+    key = "drift/3/20260302T000000Z"
+    details = {"version": "3", "as_of": NOW.isoformat()}
     ledger.request("churn", "drift", "6 of 11", key, details, NOW, asked_by="churn__monitor/m")
     rules = Retrain()
     for run in ("churn__train/retrain__3__w", "churn__train/retrain__3__v"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from unittest.mock import MagicMock
 
 import pandas as pd
@@ -13,7 +14,8 @@ from click.testing import CliRunner
 
 from include.cli import simulate
 from include.cli.group import evergreen
-from include.settings import ROOT, Settings
+from include.errors import ConflictError
+from include.settings import ROOT, Settings, get_settings
 from include.simulator.plan import Plan
 from include.simulator.progress import Progress
 from include.simulator.scenarios import SCENARIOS
@@ -82,18 +84,18 @@ def test_another_scenario_of_the_same_model_is_refused(
     monkeypatch.setattr("include.stack.airflow_client.open_client", lambda _: MagicMock())
     result = runner.invoke(evergreen, ["simulate", "--scenario", "spike"])
     assert result.exit_code == 1
-    assert "simulate churn: must go on with calm (seed 0)" in result.stderr
+    assert "simulate churn: must go on with calm (seed 0, " in result.stderr
 
 
 def begin(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """Play as if somebody had pulled the plug on the second day; return what the command says."""
 
     def two_days(
-        spec: Spec, plan: Plan, settings: Settings, *, quiet: bool
+        spec: Spec, plan: Plan, settings: Settings, *, quiet: bool, **asked: Any
     ) -> tuple[Plan, Progress]:
         del spec
         assert quiet
-        plan, progress = simulate.resume(plan, settings)
+        plan, progress = simulate.resume(plan, settings, **asked)
         progress.days = {str(plan.start): (10, 0), str(plan.start + timedelta(days=1)): (10, 4)}
         progress.save()
         return plan, progress
@@ -115,3 +117,27 @@ def test_json_tells_everything(runner: CliRunner, monkeypatch: pytest.MonkeyPatc
     assert isinstance(windows, list)
     assert {window["value"] for window in windows} == {None}
     assert Path(str(found["picture"])).is_file()
+
+
+@pytest.mark.parametrize("other", [["--rows", "11"], ["--start", "2026-01-01", "--rows", "10"]])
+def test_another_size_or_start_is_another_play(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, other: list[str]
+) -> None:
+    begin(runner, monkeypatch)
+    arguments = ["simulate", "--scenario", "calm", "--days", "20", "--json"]
+    result = runner.invoke(evergreen, [*arguments, *other])
+    assert result.exit_code == 1
+    assert "must go on with calm (seed 0, 10 rows a day" in result.stderr
+    assert runner.invoke(evergreen, arguments).exit_code == 0
+
+
+def test_a_model_has_one_player_at_a_time() -> None:
+    settings = get_settings()
+    with (
+        simulate.only_one("churn", settings),
+        pytest.raises(ConflictError, match="only play of the model, got another at work"),
+        simulate.only_one("churn", settings),
+    ):
+        pass
+    with simulate.only_one("churn", settings):
+        pass

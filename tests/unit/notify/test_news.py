@@ -168,6 +168,26 @@ def test_a_failure() -> None:
     assert message.body == "a task failed\nTask ingest\nRun r2\nAirflow run: http://a/r2"
 
 
+def test_a_failure_after_a_clear_is_another_event() -> None:
+    def key(task: str, try_number: int) -> str:
+        given = {"reason": "", "task": task, "links": {}, "try_number": try_number}
+        return failed("shop", RUN, **given).key  # type: ignore[arg-type]
+
+    tries = [("ingest", 4), ("ingest", 5), ("train", 1), ("", 0)]
+    assert len({key(*each) for each in tries}) == len(tries)
+    assert key("ingest", 4) == f"notified/failure/{RUN}/ingest/4"
+    assert key("", 0) == f"notified/failure/{RUN}"
+
+
+def test_a_forced_pass_is_another_event() -> None:
+    abouts = [
+        alerted("shop", run, OUTCOME, {}, forced=forced).about
+        for run, forced in (("m/1", False), ("m/2", False), ("m/3", True), ("m/4", True))
+    ]
+    window = "3/20260101T00-1d"
+    assert abouts == [window, window, f"{window}/m/3", f"{window}/m/4"]
+
+
 OUTCOME = {
     "verdict": "ALERT",
     "reason": "6 of 11 features drifted",

@@ -61,12 +61,14 @@ train:
       search: {alpha: {low: 3, high: 1}}
 register: {approval: maybe}
 deploy: {steps: [50, 10]}
+monitor: {labels: {dealy: 3d}}
 retrain: {on: [data, drft], schedule: "99", timezone: Mars/Base}
 """,
     )
     assert found["task"] == (
         "must be one of binary, multiclass, regression, got 'binry'. Did you mean 'binary'?"
     )
+    assert found["monitor.labels.dealy"].endswith("Did you mean 'delay'?")
     assert found["ownr"].endswith("Did you mean 'owner'?")
     assert found["ingest.source.pth"].endswith("Did you mean 'path'?")
     assert found["ingest.source.path"].startswith("is required")
