@@ -90,7 +90,7 @@ def command(
     if backtest:
         run_backtest(bench, Replay(now, start, end, began, plot), as_json)
     else:
-        _look_once(bench, now, html, as_json)
+        _look_once(bench, now, as_of, html, as_json)
 
 
 def _check_options(backtest: bool, html: Path | None, of_backtest: dict[str, Any]) -> None:
@@ -108,7 +108,9 @@ def _past(as_of: datetime | None) -> datetime:
     return as_of or now
 
 
-def _look_once(bench: Bench, now: datetime, html: Path | None, as_json: bool) -> None:
+def _look_once(
+    bench: Bench, now: datetime, as_of: datetime | None, html: Path | None, as_json: bool
+) -> None:
     import tempfile
 
     from include.monitor.look import look
@@ -127,7 +129,7 @@ def _look_once(bench: Bench, now: datetime, html: Path | None, as_json: bool) ->
         found = look(bench.spec, bench.store, reference, history, now=now, folder=folder)
         page = _write_page(bench, found, html, folder) if html else None
     wishes = found.outcome.wishes
-    decision = bench.preview(wishes[0], now) if wishes else None
+    decision = bench.preview(wishes[0], now, as_of) if wishes else None
     if as_json:
         print_json(_facts(bench, found, decision, page))
     else:

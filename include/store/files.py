@@ -65,6 +65,17 @@ class Store(Protocol):
         """
         ...
 
+    def claim(self, key: str, data: bytes) -> bool:
+        """Store bytes where nothing is: of all who try, at whatever moment, exactly one succeeds. For locks.
+
+        Returns:
+            False when the key was taken.
+
+        Raises:
+            ServiceError: The store cannot promise that.
+        """
+        ...
+
     def put_file(
         self, key: str, path: Path, *, if_absent: bool = False, move: bool = False
     ) -> bool:

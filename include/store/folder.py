@@ -79,14 +79,11 @@ class FolderStore:
 
     def write_bytes(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
         """Write a temporary file beside the target, then rename it."""
+        return self._publish(self._path(key), _filler(data), _link if if_absent else None)
 
-        def fill(temp: Path) -> None:
-            with temp.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-
-        return self._publish(self._path(key), fill, if_absent)
+    def claim(self, key: str, data: bytes) -> bool:
+        """Write a temporary file beside the target, then link it: refused where there are no hard links."""
+        return self._publish(self._path(key), _filler(data), _link_strictly)
 
     def put_file(
         self, key: str, path: Path, *, if_absent: bool = False, move: bool = False
@@ -101,7 +98,7 @@ class FolderStore:
             with temp.open("rb+") as file:
                 os.fsync(file.fileno())
 
-        return self._publish(self._path(key), fill, if_absent)
+        return self._publish(self._path(key), fill, _link if if_absent else None)
 
     def fetch(self, key: str, *, fresh: bool = False) -> Path:  # noqa: ARG002
         """Return the file itself."""
@@ -118,15 +115,20 @@ class FolderStore:
         except OSError as error:
             raise disk_error(path, error) from error
 
-    def _publish(self, target: Path, fill: Callable[[Path], None], if_absent: bool) -> bool:
-        if if_absent and target.exists():
+    def _publish(
+        self,
+        target: Path,
+        fill: Callable[[Path], None],
+        link: Callable[[Path, Path], bool] | None,
+    ) -> bool:
+        if link and target.exists():
             return False
         temp = target.parent / f"{_TEMP}{uuid.uuid4().hex}"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             fill(temp)
-            if if_absent:
-                return _link(temp, target)
+            if link:
+                return link(temp, target)
             temp.replace(target)
         except OSError as error:
             raise disk_error(target, error) from error
@@ -136,12 +138,41 @@ class FolderStore:
         return True
 
 
-def _link(temp: Path, target: Path) -> bool:
+def _filler(data: bytes) -> Callable[[Path], None]:
+    def fill(temp: Path) -> None:
+        with temp.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    return fill
+
+
+def _hard_link(temp: Path, target: Path) -> bool:
     """Give `temp` its name unless the name is taken; a hard link is the one atomic way to do that."""
     try:
         os.link(temp, target)
     except FileExistsError:
         return False
+    return True
+
+
+def _link_strictly(temp: Path, target: Path) -> bool:
+    try:
+        return _hard_link(temp, target)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        raise ServiceError(
+            str(target),
+            "a lock must be on a file system with hard links, got one without",
+            "Move the store to another disk or to S3 with EVERGREEN_STORE.",
+        ) from error
+
+
+def _link(temp: Path, target: Path) -> bool:
+    try:
+        return _hard_link(temp, target)
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise

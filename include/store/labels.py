@@ -188,13 +188,6 @@ def _merge(store: Store, lease: Lease, model: str, day: date, keys: Sequence[str
         parts.replace_parts(store, lease, keys, key, out)
 
 
-def expire(store: Store, model: str, *, before: date) -> list[str]:
-    """Delete the labels of the days before `before`; return the keys deleted."""
-    root = labels_root(model)
-    with rewriting(store, root):
-        return parts.expire_days(store, root, before)
-
-
 def forget(store: Store, model: str, key: str, requests: Sequence[str] = ()) -> dict[str, int]:
     """Remove the labels about one entity.
 

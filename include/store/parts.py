@@ -188,6 +188,26 @@ def write_options(schema: pa.Schema) -> dict[str, Any]:
     return {"compression": "zstd", "use_dictionary": texts}
 
 
+def split(table: pa.Table, by: pa.Table) -> Iterator[tuple[dict[str, Any], pa.Table]]:
+    """Yield the rows of each group, sorting once however many there are; the rows of one keep their order.
+
+    Args:
+        table: The rows, n >= 0.
+        by: As many rows, with the columns that make up a group.
+    """
+    names = by.column_names
+    counts = by.group_by(names).aggregate([([], "count_all")])
+    order = [(name, "ascending") for name in names]
+    groups = counts.sort_by(order).to_pylist()
+    if len(groups) > 1:
+        table = table.take(pc.sort_indices(by, sort_keys=order))
+    start = 0
+    for group in groups:
+        count = group.pop("count_all")
+        yield group, table.slice(start, count)
+        start += count
+
+
 # --- rewriting, under a lease ---------------------------------------------------------------------------
 
 
@@ -278,12 +298,3 @@ def _retire(store: Store, old: Iterable[str], announcement: str | None) -> None:
         store.delete(key)
     if announcement:
         store.delete(announcement)
-
-
-def expire_days(store: Store, root: str, before: date) -> list[str]:
-    """Delete everything of the days before `before`; return the keys of the parts deleted."""
-    gone = list_days(store, root, None, before - timedelta(days=1))
-    # Parts first: an announcement must stay as long as what it replaced might be there.
-    for key in sorted(gone, key=lambda key: _announced(key) is not None):
-        store.delete(key)
-    return [key for key in gone if key.endswith(".parquet")]

@@ -110,8 +110,11 @@ def _select(
 
 
 def _without_doubles(connection: duckdb.DuckDBPyConnection, whole: pa.Schema) -> str:
-    """Return the query for every prediction once; only requests that occur twice are looked at closely."""
-    identity = f"o{_SYSTEM['_request_id']}, o{_SYSTEM['_row']}"
+    """Return the query for every prediction once; only requests that occur twice are looked at closely.
+
+    The event's time tells a delivery repeated from another prediction: many callers use one id for everything.
+    """
+    identity = ", ".join(f"o{_SYSTEM[name]}" for name in ("_request_id", "_row", "_time"))
     connection.execute(
         f"CREATE TEMP TABLE twice AS SELECT {identity} FROM rows GROUP BY ALL HAVING count(*) > 1"
     )

@@ -31,7 +31,6 @@ __all__ = [
     "PREDICTIONS",
     "compact",
     "copy_window",
-    "expire",
     "find_key",
     "forget",
     "merge_small",
@@ -64,13 +63,7 @@ def write_part(store: Store, model: str, table: pa.Table) -> list[str]:
     days = pc.cast(pc.floor_temporal(table.column("_time"), unit="day"), pa.date32())
     groups = pa.table({"day": days, "version": table.column("_version")})
     keys = []
-    found = groups.group_by(["day", "version"]).aggregate([]).to_pylist()
-    for group in found:
-        mine = pc.and_(
-            pc.equal(groups["day"], pa.scalar(group["day"], pa.date32())),
-            pc.equal(groups["version"], group["version"]),
-        )
-        some = table.filter(mine) if len(found) > 1 else table
+    for group, some in parts.split(table, groups):
         buffer = io.BytesIO()
         pq.write_table(some, buffer, **parts.write_options(table.schema))
         data = buffer.getvalue()
@@ -112,8 +105,8 @@ def copy_window(
 ) -> int:
     """Copy the rows of a stretch of time into one Parquet file, in bounded memory.
 
-    Rows of the same request id, row, version and inputs are one prediction that was asked for twice: the one
-    logged first is copied. The rows are in no particular order.
+    Rows of the same request id, row, event time, version, key and inputs are one prediction that was asked for
+    twice: the one logged first is copied. The rows are in no particular order.
 
     Args:
         store: Where the log is.
@@ -227,13 +220,6 @@ def _batches(paths: Mapping[str, Path], full_bytes: int) -> list[list[str]]:
         groups[-1].append(key)
         size += path.stat().st_size
     return [group for group in groups if len(group) > 1]
-
-
-def expire(store: Store, model: str, *, before: date) -> list[str]:
-    """Delete the predictions of events before `before`; return the keys deleted."""
-    root = predictions_root(model)
-    with rewriting(store, root):
-        return parts.expire_days(store, root, before)
 
 
 def find_key(store: Store, model: str, key: str) -> pa.Table:

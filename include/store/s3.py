@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ _SINGLE_PUT_BYTES = 5 * 2**30
 _PART_BYTES = 64 * 2**20
 _NOT_THERE = ("NoSuchKey", "404", "NotFound")
 _TAKEN = ("PreconditionFailed", "412")
+_BUSY = ("ConditionalRequestConflict", "409")
+_BUSY_SECONDS = 20.0
 _DENIED = ("AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 
 
@@ -171,6 +174,10 @@ class S3Store:
             ),
         )
 
+    def claim(self, key: str, data: bytes) -> bool:
+        """Put the object with `If-None-Match`, which S3 decides for one writer."""
+        return self.write_bytes(key, data, if_absent=True)
+
     def put_file(
         self,
         key: str,
@@ -209,15 +216,23 @@ class S3Store:
         from boto3.exceptions import S3UploadFailedError
         from botocore.exceptions import ClientError
 
+        deadline, pause = time.monotonic() + _BUSY_SECONDS, 0.05
         with s3_errors(self.uri(key)):
-            try:
-                put()
-            except (ClientError, S3UploadFailedError) as error:
-                cause = error.__context__ if isinstance(error, S3UploadFailedError) else error
-                if isinstance(cause, Exception) and error_code(cause) in _TAKEN:
-                    return False
-                raise
-        return True
+            while True:
+                try:
+                    put()
+                except (ClientError, S3UploadFailedError) as error:
+                    cause = error.__context__ if isinstance(error, S3UploadFailedError) else error
+                    code = error_code(cause) if isinstance(cause, Exception) else ""
+                    if code in _TAKEN:
+                        return False
+                    # Another put or a deletion is under way: who wins is not known yet.
+                    if code not in _BUSY or time.monotonic() >= deadline:
+                        raise
+                    time.sleep(pause)
+                    pause = min(2 * pause, 1.0)
+                else:
+                    return True
 
     def fetch(self, key: str, *, fresh: bool = False) -> Path:
         """Download into the cache, under a name made of URI and ETag, so that versions never mix."""

@@ -49,10 +49,10 @@ class Bench:
 
         return Ledger(self.settings.ledger_dsn)
 
-    def preview(self, wish: Wish, now: datetime) -> Decision:
-        """Return what the arbiter would answer to a wish filed now."""
-        retrain = self.spec.retrain
-        return self.ledger.would(self.spec.model, wish.source, retrain, now, wish=wish.reason)
+    def preview(self, wish: Wish, now: datetime, as_of: datetime | None = None) -> Decision:
+        """Return what the arbiter would answer to a wish filed now, or by a replay as of another time."""
+        retrain, model = self.spec.retrain, self.spec.model
+        return self.ledger.would(model, wish.source, retrain, now, wish=wish.reason, as_of=as_of)
 
     def reference(self, version: str) -> Reference:
         """Return what a version learned from; made once and kept."""
