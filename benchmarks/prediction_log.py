@@ -225,7 +225,7 @@ def metrics_page(port: int) -> dict[str, float]:
 
 def write(folder: Path) -> None:
     from include.serving.engine import build_engine
-    from include.serving.log_rows import Entry, to_tables
+    from include.serving.log_rows import Author, Entry, to_tables
     from include.store.files import open_store
     from include.store.predictions import write_part
 
@@ -237,7 +237,7 @@ def write(folder: Path) -> None:
         prediction = engine.predict(given)
         entries = [
             Entry(
-                engine,
+                Author.of(engine),
                 "champion",
                 f"{rows}-{n}",
                 1_767_225_600_000_000 + n,

@@ -95,7 +95,7 @@ def ingest_labels(
         )
     whole = (start, end) if spec.ingest.time else (_EVER, None)  # without a time, filed by arrival
     fresh = _unknown(found, read_labels(store, spec.model, *whole))
-    return write_labels(store, spec.model, fresh) if fresh.num_rows else 0
+    return write_labels(store, spec.model, fresh, batch=now.isoformat()) if fresh.num_rows else 0
 
 
 def _asking(spec: Spec, source: Source, start: datetime, end: datetime) -> Spec:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,7 +24,9 @@ _SCALARS = frozenset((str, int, float, bool, type(None)))
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_AHEAD_MICROS = 366 * 86_400 * 1_000_000  # forecasts are about times to come
+_MAX_DAYS = 400
+_DAY_MICROS = 86_400 * 1_000_000
+_AHEAD_MICROS = 366 * _DAY_MICROS  # forecasts are about times to come
 _TIME_FIX = "Send ISO text such as 2026-01-31T12:00:00Z, or seconds since 1970."
 
 
@@ -113,9 +115,25 @@ def read_time(value: Any, where: str, now: float) -> int | None:
 
 
 def read_times(values: Sequence[Any], where: str) -> list[int | None]:
-    """Return a column of event times; see `read_time`."""
+    """Return a column of event times; see `read_time` and `check_days`."""
     now = time.time()
-    return [read_time(value, where, now) for value in values]
+    times = [read_time(value, where, now) for value in values]
+    check_days(times, where)
+    return times
+
+
+def check_days(times: Iterable[int | None], where: str) -> None:
+    """Raise where a request spreads over so many days that storing it would hold up all others.
+
+    A day is a file of its own.
+    """
+    days = len({time // _DAY_MICROS for time in times if time is not None})
+    if days > _MAX_DAYS:
+        raise bad(
+            where,
+            f"must lie on at most {_MAX_DAYS} different days in one request, got {days}",
+            "Sort by time and split the request into smaller ones.",
+        )
 
 
 def _micros(value: Any) -> int | None:

@@ -21,7 +21,7 @@ from include.errors import EvergreenError
 from include.serving.bodies import JSON, check_media, read_body
 from include.serving.engine import Engine
 from include.serving.follower import Served
-from include.serving.identity import read_key, read_time, request_id
+from include.serving.identity import check_days, read_key, read_time, request_id
 from include.serving.lookup import Lookup, not_answering
 from include.serving.predictions import Limits
 from include.serving.rejection import RequestError, bad, listed, quote, suggest
@@ -36,6 +36,7 @@ _FIX = 'Send {"labels": [{"request_id": ..., "row": 0, "label": ...}, {"key": ..
 _BY_REQUEST, _BY_KEY = {"request_id", "row", "label"}, {"key", "time", "label"}
 _THREADS = 2
 _MAX_ROW = 2**31 - 1
+_MAX_BATCH = 256
 Row = dict[str, Any]
 
 
@@ -99,11 +100,12 @@ class Labels:
         engine = served.champion or next(iter(served.engines), None)
         if engine is None:
             raise not_answering(served, None)
-        rows = read_batch(body, engine, served.engines, max_rows=self._limits.rows)
+        rows, batch = read_batch(body, engine, served.engines, max_rows=self._limits.rows)
         if self._store is None:
             raise _not_stored("this process has none")
         try:
-            write_labels(self._store, served.name, pa.Table.from_pylist(rows, schema=LABELS))
+            table = pa.Table.from_pylist(rows, schema=LABELS)
+            write_labels(self._store, served.name, table, batch=batch)
         except (EvergreenError, OSError) as error:
             log_event("labels_not_stored", level=logging.ERROR, model=served.name, error=error)
             raise _not_stored("it did not take them") from error
@@ -121,7 +123,7 @@ def _not_stored(got: str) -> RequestError:
 
 def read_batch(
     body: bytes, engine: Engine, engines: Iterable[Engine], *, max_rows: int
-) -> list[Row]:
+) -> tuple[list[Row], str]:
     """Check and convert the body of a labels request.
 
     Args:
@@ -131,17 +133,19 @@ def read_batch(
         max_rows: Most labels one request may have.
 
     Returns:
-        Rows of `include.store.labels.LABELS`.
+        Rows of `include.store.labels.LABELS`, and what the caller calls the batch, empty for nothing.
 
     Raises:
         RequestError: Anything is wrong with it, naming the label and what to do.
     """
     request = read_json(body)
-    if not isinstance(request, dict) or set(request) != {"labels"}:
+    if not isinstance(request, dict) or set(request) - {"batch"} != {"labels"}:
         got = (
             f"the keys {listed(map(str, request))}" if isinstance(request, dict) else quote(request)
         )
-        raise bad("body", f"must be an object with labels and nothing else, got {got}", _FIX)
+        raise bad(
+            "body", f"must be an object with labels and, where wanted, batch, got {got}", _FIX
+        )
     items = request["labels"]
     if not isinstance(items, list) or not items:
         raise bad("labels", f"must be a list with at least one label, got {quote(items)}", _FIX)
@@ -156,7 +160,20 @@ def read_batch(
     now = time.time()
     rows = [_row(item, f"labels[{place}]", known, now) for place, item in enumerate(items)]
     _check_agreement(rows)
-    return rows
+    check_days((row["time"] for row in rows), "labels")
+    return rows, _batch(request.get("batch"))
+
+
+def _batch(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > _MAX_BATCH:
+        raise bad(
+            "batch",
+            f"must be text of at most {_MAX_BATCH} characters, got {quote(value)}",
+            "Leave it out, or send a name that tells this batch from earlier ones.",
+        )
+    return value
 
 
 def _row(item: Any, where: str, classes: set[str] | None, now: float) -> Row:

@@ -6,7 +6,7 @@ Owns what each column of the log holds. It runs in the log's own thread: a reque
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,29 @@ import pyarrow as pa
 from include.serving.columns import Columns
 from include.serving.engine import Engine, Prediction
 from include.serving.identity import NOBODY, Identity
-from include.store.features import category_text, category_texts
+from include.store.features import Features, category_text, category_texts
 from include.store.predictions import PREDICTIONS, prediction_schema
+
+_OBJECT_BYTES = 56  # a text without its characters, or a number, as Python keeps them
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """What the log says of a version; not the version, which could not leave memory while its rows wait."""
+
+    model: str
+    version: str
+    task: str
+    features: Features
+    classes: tuple[Any, ...]
+    has_probability: bool
+
+    @classmethod
+    def of(cls, engine: Engine) -> Author:
+        """Return it for a version."""
+        features = engine.schema.features
+        name, version = engine.model.name, engine.version
+        return cls(name, version, engine.task, features, engine.classes, engine.has_probability)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,40 +46,60 @@ class Entry:
     """One request that a model answered, or was asked and refused.
 
     Args:
-        engine: The version.
+        author: The version.
         arm: Why it was this one: champion, challenger, or version where the path named it.
         request_id: The caller's id or a generated one.
         arrived: When the request came, microseconds since 1970.
         latency_ms: From the whole body read to the prediction made, queueing included.
-        size: About how many bytes the entry keeps in memory.
+        texts: Bytes of the body or of the error, which bound those of all texts in the entry.
         columns: The checked features; None for a refused request.
         prediction: The answer; None likewise.
         identity: Key and time of the rows.
         error: Why it was refused; None for an answer.
+        size: About how many bytes the entry keeps in memory.
     """
 
-    engine: Engine
+    author: Author
     arm: str
     request_id: str
     arrived: int
     latency_ms: float
-    size: int
+    texts: int
     columns: Columns | None = None
     prediction: Prediction | None = None
     identity: Identity = NOBODY
     error: str | None = None
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count once, for it is asked whenever the entry moves."""
+        object.__setattr__(self, "size", self._count_bytes())
 
     @property
     def rows(self) -> int:
         """How many rows of the log it makes: one per prediction, one for a refusal."""
         return 1 if self.prediction is None else len(self.prediction.predict)
 
+    def _count_bytes(self) -> int:
+        total = _OBJECT_BYTES * 20 + self.texts
+        for column in (self.columns or {}).values():
+            total += column.nbytes + (column.size * _OBJECT_BYTES if column.dtype == object else 0)
+        if self.prediction is not None:
+            total += (
+                8 + _OBJECT_BYTES
+            ) * self.rows  # numbers are objects of their own, labels are shared
+            if self.prediction.probability is not None:
+                total += self.prediction.probability.nbytes
+        for identity in (self.identity.keys, self.identity.times):
+            total += (8 + _OBJECT_BYTES) * len(identity or ())
+        return total
+
 
 def to_tables(entries: Iterable[Entry]) -> list[tuple[str, pa.Table]]:
     """Return the entries' rows as one table for each model and version, with the model's name."""
     groups: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
-        groups.setdefault((entry.engine.model.name, entry.engine.version), []).append(entry)
+        groups.setdefault((entry.author.model, entry.author.version), []).append(entry)
     return [(name, _table(group)) for (name, _), group in groups.items()]
 
 
@@ -67,10 +108,10 @@ def _table(entries: Sequence[Entry]) -> pa.Table:
     ordered = sorted(entries, key=lambda entry: entry.prediction is None)
     answers = [entry for entry in ordered if entry.prediction is not None]
     counts = np.array([entry.rows for entry in ordered])
-    engine = ordered[0].engine
-    schema = prediction_schema(engine.schema.features.numeric, engine.schema.features.categorical)
-    columns = _own_columns(ordered, counts) | _answered(engine, answers)
-    columns |= _features(engine, answers)
+    author = ordered[0].author
+    schema = prediction_schema(author.features.numeric, author.features.categorical)
+    columns = _own_columns(ordered, counts) | _answered(author, answers)
+    columns |= _features(author, answers)
     whole = int(counts.sum())
     return pa.table([_padded(columns[f.name], f.type, whole) for f in schema], schema=schema)
 
@@ -83,7 +124,7 @@ def _own_columns(entries: Sequence[Entry], counts: np.ndarray[Any, Any]) -> dict
 
     first = np.cumsum(counts) - counts
     arrived = np.repeat(np.array([e.arrived for e in entries], dtype=np.int64), counts)
-    version = entries[0].engine.version
+    version = entries[0].author.version
     return {
         "_request_id": spread(lambda e: e.request_id, pa.string()),
         "_row": pa.array(np.arange(counts.sum()) - np.repeat(first, counts), pa.int32()),
@@ -115,21 +156,21 @@ def _times(entries: Sequence[Entry], arrived: np.ndarray[Any, Any]) -> np.ndarra
     return np.where(known, np.array([time or 0 for time in sent], dtype=np.int64), arrived)
 
 
-def _answered(engine: Engine, answers: Sequence[Entry]) -> dict[str, Any]:
+def _answered(author: Author, answers: Sequence[Entry]) -> dict[str, Any]:
     """Return prediction, score and probabilities; shorter than the table by the refusals."""
     predictions = [entry.prediction for entry in answers if entry.prediction is not None]
     said = [value for prediction in predictions for value in prediction.predict]
-    if engine.task == "regression":
+    if author.task == "regression":
         return {
             "_prediction": pa.array([repr(float(value)) for value in said], pa.string()),
             "_score": pa.array(np.array(said, dtype=np.float64), from_pandas=True),
             "_probability": pa.nulls(len(said), pa.list_(pa.float64())),
         }
-    texts = {label: category_text(label) for label in engine.classes}
+    texts = {label: category_text(label) for label in author.classes}
     given = [p.probability for p in predictions if p.probability is not None]
-    if given and engine.has_probability:
+    if given and author.has_probability:
         probability = np.concatenate(given)
-        score = probability[:, 1] if engine.task == "binary" else probability.max(axis=1)
+        score = probability[:, 1] if author.task == "binary" else probability.max(axis=1)
         ends = np.arange(len(said) + 1, dtype=np.int32) * probability.shape[1]
         spread = pa.ListArray.from_arrays(pa.array(ends), pa.array(probability.ravel()))
     else:
@@ -142,10 +183,10 @@ def _answered(engine: Engine, answers: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def _features(engine: Engine, answers: Sequence[Entry]) -> dict[str, Any]:
+def _features(author: Author, answers: Sequence[Entry]) -> dict[str, Any]:
     """Return the features: numbers with null for missing, categories as the model sees them."""
     held = [entry.columns for entry in answers if entry.columns is not None]
-    features = engine.schema.features
+    features = author.features
     if not held:
         return {n: pa.nulls(0) for n in features.names if n not in PREDICTIONS.names}
     made: dict[str, Any] = {}

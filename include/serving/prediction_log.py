@@ -11,12 +11,13 @@ import logging
 import threading
 import time
 from collections import Counter, deque
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 
 import pyarrow as pa
 
-from include.errors import EvergreenError
+from include.errors import ServiceError
 from include.serving.log_rows import Entry, to_tables
 from include.serving.telemetry import Metrics, log_event
 from include.store.files import Store
@@ -114,8 +115,19 @@ class PredictionLog:
         while not self._closing.is_set():
             self._wake.wait(self._limits.seconds)
             self._wake.clear()
-            self._flush()
-        self._flush()
+            self._work()
+        self._work()
+
+    def _work(self) -> None:
+        """Write what is waiting, then tidy; whatever goes wrong, the only writer lives on."""
+        for step in (self._flush, self._tidy):
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001  of a disk, of DuckDB, of our own
+                with suppress(Exception):
+                    self._metrics.log_failures.inc()
+                    event = f"prediction_log{step.__name__}_failed"
+                    log_event(event, level=logging.ERROR, error=error)
 
     def _flush(self) -> None:
         while batch := self._next_batch():
@@ -126,7 +138,6 @@ class PredictionLog:
                 continue
             for model, table in tables:
                 self._write(model, table)
-        self._tidy()
 
     def _next_batch(self) -> list[Entry]:
         batch: list[Entry] = []
@@ -173,5 +184,7 @@ class PredictionLog:
             del self._written[model, day]
             try:
                 merge_small(self._store, model, day, at_least=_MANY_PARTS)
-            except EvergreenError as error:
+            except (
+                ServiceError
+            ) as error:  # somebody else is at it, or the store is away: later, then
                 log_event("prediction_log_not_merged", level=logging.WARNING, error=error)

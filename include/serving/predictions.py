@@ -23,7 +23,7 @@ from include.serving.engine import Engine, Prediction
 from include.serving.follower import CHAMPION
 from include.serving.frames import Frame, read_csv, read_invocation
 from include.serving.identity import ID_HEADER, as_header, request_id
-from include.serving.log_rows import Entry
+from include.serving.log_rows import Author, Entry
 from include.serving.lookup import Lookup
 from include.serving.prediction_log import PredictionLog
 from include.serving.rejection import RequestError
@@ -210,12 +210,12 @@ class Predictions:
             return
         self._log.put(
             Entry(
-                engine=call.engine,
+                author=Author.of(call.engine),
                 arm=call.arm,
                 request_id=named,
                 arrived=int(call.arrived * 1e6),
                 latency_ms=(time.perf_counter() - call.started) * 1000,
-                size=len(call.body),
+                texts=len(call.body),
                 columns=asked.columns,
                 prediction=prediction,
                 identity=asked.identity,
@@ -230,12 +230,12 @@ class Predictions:
         named = request_id(None)
         self._log.put(
             Entry(
-                engine=call.engine,
+                author=Author.of(call.engine),
                 arm=call.arm,
                 request_id=named,
                 arrived=int(call.arrived * 1e6),
                 latency_ms=spent * 1000,
-                size=len(error),
+                texts=len(error),
                 error=error,
             )
         )

@@ -6,7 +6,7 @@ predictions they belong to, so predictions go after them. What a registered vers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,9 +92,15 @@ def _refused_with(store: Store, model: str, key: str, column: str | None) -> dic
         prefix = snapshot_prefix(model, manifest.snapshot_id)
         files = [f"{prefix}/{file.name}" for file in manifest.files]
         rows = sum(_count(store, file, str(column), key) for file in files if store.exists(file))
-        if rows:
+        if rows or _is_half_removed(store, each, files):
             found[manifest.snapshot_id] = rows
     return found
+
+
+def _is_half_removed(store: Store, manifest: str, files: Sequence[str]) -> bool:
+    """Tell whether a removal was killed: the reports go first, the manifest here last."""
+    folder = manifest.removesuffix(MANIFEST)
+    return list(store.list(folder)) == [manifest] and not all(map(store.exists, files))
 
 
 def _count(store: Store, file: str, column: str, key: str) -> int:

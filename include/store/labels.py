@@ -1,7 +1,8 @@
 """Labels: the truth about predictions, as it arrives, in Parquet parts by day.
 
 Owns the columns, what makes two labels the same, and which of several counts. A batch is named by its content, so
-that one sent again writes nothing; of labels of one prediction the one received last counts.
+that one sent again writes nothing, also after it was merged with others; of labels of one prediction the one
+received last counts.
 """
 
 # ruff: noqa: S608  queries are put together from fixed names, numbers and escaped paths, never from the data
@@ -11,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
-from typing import Any
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,6 +36,12 @@ LABELS = pa.schema(
         ("received_at", _TIME),
     ]
 )
+_MERGED = "merged-"
+_BATCHES = (
+    b"batches"  # metadata of a merged part: the batches in it, by the beginning of their digests
+)
+_SHORT = 32
+_REPEATS = 7  # days in which a batch of labels without times is known again
 _CONTENT = [name for name in LABELS.names if name != "received_at"]
 _NEWEST = (
     "QUALIFY row_number() OVER (PARTITION BY request_id, row, "
@@ -47,26 +55,29 @@ def labels_root(model: str) -> str:
     return f"labels/{model}"
 
 
-def write_labels(store: Store, model: str, rows: pa.Table) -> int:
-    """Store labels durably; a batch that says nothing new writes nothing.
+def write_labels(store: Store, model: str, rows: pa.Table, *, batch: str = "") -> int:
+    """Store labels durably; a batch that was stored before writes nothing, whatever came since.
 
     Args:
         store: Where to.
         model: Registered name.
         rows: Columns of `LABELS`, n >= 0 rows: `label` and `received_at` in each, and `request_id` or `key`.
             A row with a request id and no `row` is about the request's first row.
+        batch: Tells a batch from another one of the same labels: to set a label back to what it was once.
 
     Returns:
         How many rows were written.
     """
     whole = _plain(rows)
-    day = pc.cast(
-        pc.floor_temporal(pc.coalesce(whole["time"], whole["received_at"]), unit="day"), pa.date32()
-    )
+    moment = pc.coalesce(whole["time"], whole["received_at"])
+    day = pc.cast(pc.floor_temporal(moment, unit="day"), pa.date32())
     written = 0
-    for each in sorted(pc.unique(day).to_pylist()):
-        mine = whole.filter(pc.equal(day, pa.scalar(each, pa.date32())))
-        written += _write_day(store, model, each, mine)
+    # Those without a time are filed by arrival, which another delivery does not share: a batch of their own.
+    for group, mine in parts.split(
+        whole, pa.table({"day": day, "dated": pc.is_valid(whole["time"])})
+    ):
+        if _put(store, model, group["day"], mine, batch, back=0 if group["dated"] else _REPEATS):
+            written += mine.num_rows
     return written
 
 
@@ -84,36 +95,39 @@ def _plain(rows: pa.Table) -> pa.Table:
     return ordered.sort_by([(name, "ascending") for name in LABELS.names])
 
 
-def _write_day(store: Store, model: str, day: date, rows: pa.Table) -> int:
-    if _put(store, model, day, rows, ""):
-        return int(rows.num_rows)
-    # This very batch is there. It changes something only where a label was corrected since, and now is set back.
-    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    newest = read_labels(store, model, start).to_pylist()
-    known = {_identity(row): row["label"] for row in newest}
-    stale = [known.get(_identity(row)) != row["label"] for row in rows.to_pylist()]
-    changed = rows.filter(pa.array(stale, pa.bool_()))
-    if changed.num_rows:
-        _put(store, model, day, changed, str(pc.max(changed["received_at"]).as_py()))
-    return int(changed.num_rows)
-
-
-def _put(store: Store, model: str, day: date, rows: pa.Table, salt: str) -> bool:
-    digest = hashlib.sha256(salt.encode() + _parquet(rows.select(_CONTENT))).hexdigest()
-    key = f"{parts.folder_of(labels_root(model), day)}{digest}.parquet"
+def _put(store: Store, model: str, day: date, rows: pa.Table, batch: str, *, back: int) -> bool:
+    """Write a batch unless it is there, on its day or as many days `back`."""
+    root = labels_root(model)
+    digest = hashlib.sha256(batch.encode() + _parquet(rows.select(_CONTENT))).hexdigest()
+    there = parts.list_days(store, root, day - timedelta(days=back), day)
+    if _is_among(store, there, digest):
+        return False
+    key = f"{parts.folder_of(root, day)}{digest}.parquet"
     return store.write_bytes(key, _parquet(rows), if_absent=True)
+
+
+def _is_among(store: Store, keys: Sequence[str], digest: str) -> bool:
+    """Tell whether a batch is one of the parts, or was merged into one."""
+    if any(key.endswith(f"/{digest}.parquet") for key in keys):
+        return True
+    with parts.scratch() as work:
+        for key in keys:
+            if key.rpartition("/")[2].startswith(_MERGED):
+                with suppress(parts.PartGoneError, FileNotFoundError):  # merged again this instant
+                    if digest[:_SHORT] in _batches_of(parts.local_part(store, key, work)):
+                        return True
+    return False
+
+
+def _batches_of(path: Path) -> list[str]:
+    metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
+    return metadata.get(_BATCHES, b"").decode().split()
 
 
 def _parquet(rows: pa.Table) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(rows.combine_chunks(), buffer, **parts.write_options(rows.schema))
     return buffer.getvalue()
-
-
-def _identity(row: dict[str, Any]) -> tuple[Any, ...]:
-    if row["request_id"] is not None:
-        return (row["request_id"], row["row"])
-    return (None, row["key"], row["time"])
 
 
 def read_labels(store: Store, model: str, start: datetime, end: datetime | None = None) -> pa.Table:
@@ -181,10 +195,14 @@ def _merge(store: Store, lease: Lease, model: str, day: date, keys: Sequence[str
         query = f"SELECT * FROM {parts.source(paths)} {_NEWEST}"
         out = work / "merged.parquet"
         table = connection.sql(query).to_arrow_table().select(LABELS.names).cast(LABELS)
+        known = {batch for path in paths for batch in _batches_of(path)}
+        names = [key.rpartition("/")[2].removesuffix(".parquet") for key in keys]
+        known.update(name[:_SHORT] for name in names if not name.startswith(_MERGED))
+        table = table.replace_schema_metadata({_BATCHES: " ".join(sorted(known)).encode()})
         pq.write_table(table, out, **parts.write_options(LABELS))
         with out.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        key = f"{parts.folder_of(labels_root(model), day)}{digest}.parquet"
+        key = f"{parts.folder_of(labels_root(model), day)}{_MERGED}{digest}.parquet"
         parts.replace_parts(store, lease, keys, key, out)
 
 

@@ -126,4 +126,4 @@ def test_a_play_that_is_over_is_only_told_again(played: tuple[Stack, dict[str, A
     assert picture.stat().st_size > 10_000
     other = stack.command("simulate", MODEL, "--scenario", "calm")
     assert other.returncode == 1
-    assert "must go on with concept_drift (seed 0)" in other.stderr
+    assert "must go on with concept_drift (seed 0, " in other.stderr

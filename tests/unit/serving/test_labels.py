@@ -72,6 +72,28 @@ def test_a_batch_sent_again_changes_nothing(world: World) -> None:
     assert [row["label"] for row in stored(world)] == ["no"]
 
 
+def test_a_label_is_set_back_by_a_batch_with_a_name(world: World) -> None:
+    with world.serve() as client:
+        post(client, {"request_id": "q", "label": "yes"})
+        post(client, {"request_id": "q", "label": "no"})
+        post(client, {"request_id": "q", "label": "yes"})  # the first one, delivered late
+        assert [row["label"] for row in stored(world)] == ["no"]
+        back = {"labels": [{"request_id": "q", "label": "yes"}], "batch": "2026-02"}
+        for _ in range(2):
+            assert client.post(PATH, json=back).json() == {"accepted": 1}
+        assert client.post(PATH, json=back | {"batch": 5}).status_code == 400
+    assert [row["label"] for row in stored(world)] == ["yes"]
+    assert len(list(world.store.list("labels/"))) == 3
+
+
+def test_the_days_of_a_batch_are_limited(world: World) -> None:
+    with world.serve() as client:
+        many = [{"key": "k", "time": 86_400 * n, "label": "no"} for n in range(401)]
+        answer = post(client, *many)
+        assert answer.status_code == 400
+        assert "labels: must lie on at most 400 different days" in answer.json()["error"]
+
+
 def test_a_label_meets_its_prediction(world: World) -> None:
     with world.serve() as client:
         body = client.get("/v2/models/churn/example").json()
@@ -109,8 +131,8 @@ ONE = {"request_id": "q", "label": "yes"}
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ([], "body: must be an object with labels and nothing else, got []. Send {"),
-        ({}, "body: must be an object with labels and nothing else"),
+        ([], "body: must be an object with labels and, where wanted, batch, got []. Send {"),
+        ({}, "body: must be an object with labels and, where wanted, batch"),
         ({"labels": [ONE], "more": 1}, "got the keys 'labels', 'more'"),
         ({"labels": []}, "labels: must be a list with at least one label, got []"),
         ({"labels": {}}, "labels: must be a list"),
@@ -191,7 +213,7 @@ def test_limits_as_elsewhere(served: TestClient) -> None:
 
 
 def test_a_store_that_is_away_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_: Any) -> int:
+    def away(*_: Any, **__: Any) -> int:
         raise ServiceError("s3://secret-bucket", "S3 must answer, got nothing", "Retry.")
 
     with world.serve() as client:
@@ -222,7 +244,7 @@ def test_without_a_store_labels_are_refused(
 def test_a_slow_store_holds_up_no_prediction(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
 
-    def slow(*_: Any) -> int:
+    def slow(*_: Any, **__: Any) -> int:
         go_on.wait(20)
         return 0
 

@@ -75,7 +75,7 @@ class DyingStore:
         self._store, self._left = store, changes
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("write_bytes", "put_file", "delete"):
+        if name in ("write_bytes", "claim", "put_file", "delete"):
             self._left -= 1
             if self._left < 0:
                 raise Killed(name)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto.s3.models import s3_backends
 
 from include.errors import DataError, ServiceError
@@ -171,6 +172,30 @@ def test_s3_big_upload_in_parts(
     assert store.put_file("big", path, if_absent=True)
     assert not store.put_file("big", path, if_absent=True)
     assert store.fetch("big").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("conflicts", [2, 10**9])
+def test_s3_puts_again_while_another_put_is_under_way(
+    tmp_path: Path, conflicts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_module, "_BUSY_SECONDS", 0.3)
+    asked = []
+
+    class Busy:
+        def put_object(self, **_: object) -> None:
+            asked.append(1)
+            if len(asked) <= conflicts:
+                code = {"Error": {"Code": "ConditionalRequestConflict", "Message": "conflict"}}
+                raise ClientError(code, "PutObject")  # type: ignore[arg-type]
+
+    store = s3_module.S3Store("b", "", cache=tmp_path, client=Busy())  # type: ignore[arg-type]
+    if conflicts == 2:
+        assert store.claim("k", b"")
+        assert len(asked) == 3
+    else:
+        with pytest.raises(ServiceError, match="S3 must answer"):
+            store.claim("k", b"")
+        assert len(asked) > 1
 
 
 def test_s3_without_credentials(

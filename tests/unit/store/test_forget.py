@@ -123,7 +123,7 @@ def test_a_snapshot_whose_files_are_gone_holds_nobody(
     assert forget(folder_store, "m", "k1", column="customer", in_use=set).quarantine == 0
 
 
-@pytest.mark.parametrize("kill_at", range(0, 18, 2))
+@pytest.mark.parametrize("kill_at", range(17))
 def test_a_killed_forget_is_finished_by_the_next(
     folder_store: Store,
     tmp_path: Path,

@@ -9,7 +9,7 @@ import pytest
 
 from include.store import lease as lease_module
 from include.store.files import Store
-from include.store.labels import LABELS, compact, expire, forget, read_labels, write_labels
+from include.store.labels import LABELS, compact, forget, read_labels, write_labels
 from include.store.parts import day_of
 from tests.unit.store.log_rows import DyingStore, Killed
 
@@ -81,21 +81,50 @@ def test_the_label_received_last_counts(folder_store: Store) -> None:
     assert known(folder_store) == {("k", THEN): "yes", ("a", 0): "no"}
 
 
-def test_a_label_may_be_set_back(folder_store: Store) -> None:
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (by_key("k", "no"), by_key("k", "yes")),
+        (by_key("k", "no", None), by_key("k", "yes", None)),
+        (by_request("q", "no"), by_request("q", "yes")),
+    ],
+)
+def test_an_old_batch_delivered_late_undoes_no_correction(
+    store: Store, old: dict[str, Any], new: dict[str, Any], merged: bool
+) -> None:
+    write_labels(store, "m", batch(old, by_key("l", "no")))
+    write_labels(store, "m", batch(new, received=NOW + timedelta(hours=1)))
+    if merged:
+        assert compact(store, "m", before=date(2027, 1, 1)) >= 2
+        write_labels(store, "m", batch(by_key("x", "no"), by_request("x", "no")))
+        assert compact(store, "m", before=date(2027, 1, 1)) >= 2  # what was merged stays known
+    there = files(store)
+    assert write_labels(store, "m", batch(old, by_key("l", "no"), received=NOW + 2 * DAY)) == 0
+    assert files(store) == there
+    assert "yes" in known(store).values()
+
+
+def test_a_label_is_set_back_by_a_batch_with_another_name(folder_store: Store) -> None:
     first, second = by_key("k", "no"), by_key("k", "yes")
-    for hour, label in enumerate([first, second, first, first, second, first]):
-        write_labels(folder_store, "m", batch(label, received=NOW + timedelta(hours=hour)))
-        assert known(folder_store) == {("k", THEN): label["label"]}
-    assert len(files(folder_store)) == 5  # the repetition in the middle wrote nothing
+    for hour, (label, name) in enumerate([(first, ""), (second, ""), (first, "b"), (first, "b")]):
+        received = NOW + timedelta(hours=hour)
+        write_labels(folder_store, "m", batch(label, received=received), batch=name)
+    assert known(folder_store) == {("k", THEN): "no"}
+    assert len(files(folder_store)) == 3
 
 
-def test_a_repeated_batch_corrects_only_what_differs(folder_store: Store) -> None:
-    both = [by_key("k", "no"), by_key("l", "no")]
-    write_labels(folder_store, "m", batch(*both))
-    write_labels(folder_store, "m", batch(by_key("k", "yes"), received=NOW + timedelta(hours=1)))
-    later = NOW + timedelta(hours=2)
-    assert write_labels(folder_store, "m", batch(*both, received=later)) == 1
-    assert known(folder_store) == {("k", THEN): "no", ("l", THEN): "no"}
+def test_a_batch_sent_again_reads_no_labels(
+    folder_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_labels(folder_store, "m", batch(by_key("k", "no")))
+
+    def read(*_: Any, **__: Any) -> None:
+        raise AssertionError("nothing is read")
+
+    monkeypatch.setattr("include.store.labels.read_labels", read)
+    monkeypatch.setattr("include.store.parts.connect", read)
+    assert write_labels(folder_store, "m", batch(by_key("k", "no"), received=NOW + DAY)) == 0
 
 
 def test_a_window_is_half_open_and_goes_by_time_or_arrival(folder_store: Store) -> None:
@@ -157,12 +186,6 @@ def test_forget_by_key_and_by_request(store: Store) -> None:
     assert forget(store, "m", "k", ["a/1"]) == {"rows": 3, "parts": 2}
     assert set(known(store)) == {("other", THEN), ("a", 0), ("b", 0)}
     assert forget(store, "m", "k", ["a/1"]) == {"rows": 0, "parts": 0}
-
-
-def test_expire_deletes_whole_days(folder_store: Store) -> None:
-    write_labels(folder_store, "m", batch(by_key("a", "x"), by_key("b", "x", NOW)))
-    assert len(expire(folder_store, "m", before=NOW.date())) == 1
-    assert set(known(folder_store)) == {("b", NOW)}
 
 
 def test_large_batches_are_quick_enough_to_hash(folder_store: Store) -> None:

@@ -22,7 +22,6 @@ from include.store.predictions import (
     PREDICTIONS,
     compact,
     copy_window,
-    expire,
     find_key,
     forget,
     merge_small,
@@ -101,6 +100,20 @@ def test_nothing_logged_gives_a_file_all_the_same(folder_store: Store, tmp_path:
     assert list(out.parent.iterdir()) == [out]
 
 
+def test_many_days_and_versions_are_told_apart(folder_store: Store, tmp_path: Path) -> None:
+    versions = [str(n % 2) for n in range(90)]
+    table = rows(90, step=timedelta(hours=8), _version=versions)
+    keys = write_part(folder_store, "m", table.take(list(reversed(range(90)))))
+    assert (
+        len(keys) == len(set(keys)) == 61
+    )  # from noon: 31 days, two versions, but the last day's one
+    assert ids(copied(folder_store, tmp_path / "o")) == ids(table.to_pylist())
+    for key in keys:
+        part = pq.read_table(folder_store.fetch(key))
+        assert {t.date() for t in part["_time"].to_pylist()} == {parts.day_of(key)}
+        assert len(set(part["_version"].to_pylist())) == 1
+
+
 def test_no_rows_make_no_part(folder_store: Store) -> None:
     assert write_part(folder_store, "m", rows(0)) == []
     assert list(folder_store.list("")) == []
@@ -158,7 +171,8 @@ def test_duckdb_and_pandas_read_it_as_one_dataset(folder_store: Store, tmp_path:
 def test_a_request_sent_twice_counts_once(folder_store: Store, tmp_path: Path) -> None:
     write_part(folder_store, "m", rows(4))
     later = START + timedelta(minutes=30)
-    write_part(folder_store, "m", rows(2, start=later, _latency_ms=[9.0, 9.0]))  # a client's retry
+    again = rows(2, _latency_ms=[9.0, 9.0], _logged_at=[later] * 2)  # of the same event
+    write_part(folder_store, "m", again)
     found = copied(folder_store, tmp_path / "o")
     assert ids(found) == ["r-0", "r-1", "r-2", "r-3"]
     assert {row["_latency_ms"] for row in found} == {1.5}
@@ -167,6 +181,17 @@ def test_a_request_sent_twice_counts_once(folder_store: Store, tmp_path: Path) -
 def test_an_id_used_for_everything_loses_nothing(folder_store: Store, tmp_path: Path) -> None:
     write_part(folder_store, "m", rows(5, _request_id=["1"] * 5))
     assert len(copied(folder_store, tmp_path / "o")) == 5
+
+
+def test_an_id_used_for_everything_at_any_time_loses_nothing(
+    folder_store: Store, tmp_path: Path
+) -> None:
+    alike = {"_request_id": ["1"], "_key": [None], "age": [1.0]}
+    for hour in range(3):
+        write_part(folder_store, "m", rows(1, start=START + timedelta(hours=hour), **alike))
+    assert len(copied(folder_store, tmp_path / "o")) == 3
+    assert compact(folder_store, "m", before=NEXT) == 3
+    assert len(copied(folder_store, tmp_path / "o")) == 3
 
 
 def test_rows_of_one_request_are_no_doubles(folder_store: Store, tmp_path: Path) -> None:
@@ -197,12 +222,13 @@ def test_compaction_merges_what_is_old(store: Store, tmp_path: Path) -> None:
     assert [parts.day_of(key) for key in all_parts(store)] == [DAY, DAY, NEXT, NEXT, NEXT]
     assert ids(copied(store, tmp_path / "o")) == everything
     assert compact(store, "m", before=NEXT) == 0
-    assert [key for key in store.list("") if not key.endswith(".parquet")] == []
+    assert [key for key in store.list("predictions/") if not key.endswith(".parquet")] == []
 
 
 def test_compaction_drops_doubles(folder_store: Store, tmp_path: Path) -> None:
     write_part(folder_store, "m", rows(3))
-    write_part(folder_store, "m", rows(3, start=START + timedelta(hours=1)))
+    later = START + timedelta(hours=1)
+    write_part(folder_store, "m", rows(3, _logged_at=[later] * 3))
     assert compact(folder_store, "m", before=NEXT) == 2
     assert pq.read_table(folder_store.fetch(all_parts(folder_store)[0])).num_rows == 3
 
@@ -244,7 +270,7 @@ def test_a_killed_compaction_neither_loses_nor_doubles(
     compact(folder_store, "m", before=NEXT)
     assert len(all_parts(folder_store)) == 5
     assert ids(copied(folder_store, tmp_path / "o")) == everything
-    assert [key for key in folder_store.list("") if not key.endswith(".parquet")] == []
+    assert [key for key in folder_store.list("predictions/") if not key.endswith(".parquet")] == []
 
 
 @pytest.mark.parametrize("kill_at", range(0, 24, 2))
@@ -286,15 +312,6 @@ def test_forget_says_what_went(store: Store, tmp_path: Path) -> None:
     assert find_key(store, "m", "k1").num_rows == 0
 
 
-def test_expire_deletes_whole_days(store: Store, tmp_path: Path) -> None:
-    filled(store)
-    gone = expire(store, "m", before=NEXT)
-    assert len(gone) == 7
-    assert {parts.day_of(key) for key in all_parts(store)} == {NEXT}
-    assert expire(store, "m", before=NEXT) == []
-    assert expire(store, "nobody", before=NEXT) == []
-
-
 def test_a_reader_is_not_disturbed_by_rewriting(folder_store: Store, tmp_path: Path) -> None:
     everything = filled(folder_store)
     done = threading.Event()
@@ -326,26 +343,7 @@ def test_one_rewriter_at_a_time(store: Store) -> None:
             merge_small(store, "m", DAY, at_least=2)
         assert merge_small(store, "other", DAY, at_least=2) == 0
     assert merge_small(store, "m", DAY, at_least=2) > 0
-    assert list(store.list("locks/")) == []
-
-
-def test_a_lock_of_a_dead_process_of_this_machine_is_taken_over(folder_store: Store) -> None:
-    folder_store.write_bytes("locks/predictions/m.json", lease_module._content("gone"))
-    held = lease_module._read(folder_store, "locks/predictions/m.json")
-    assert not lease_module._is_stale(held)
-    assert lease_module._is_stale(held | {"pid": 2**22 + 1})
-    assert lease_module._is_stale(held | {"host": "elsewhere", "at": held["at"] - 700})
-    assert not lease_module._is_stale(held | {"host": "elsewhere", "at": held["at"] - 500})
-
-
-def test_who_slept_too_long_stops(folder_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_module, "_RENEW_SECONDS", 0.0)
-    with rewriting(folder_store, "predictions/m") as lease:
-        lease.check()
-        folder_store.write_bytes(lease.key, lease_module._content("another"))
-        with pytest.raises(Exception, match="must still be held by this process"):
-            lease.check()
-    assert folder_store.exists("locks/predictions/m.json")  # the other's, so it stays
+    assert len(list(store.list("locks/predictions/m/"))) == 1
 
 
 # --- everything together --------------------------------------------------------------------------------

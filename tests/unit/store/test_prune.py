@@ -238,7 +238,7 @@ def test_logs_go_by_the_models_own_age_whole_days_at_a_time(store: Store) -> Non
             idle,
         )
     assert not any(key.startswith(tuple(gone)) for key in everything(store))
-    assert len(everything(store)) == 10
+    assert len([key for key in everything(store) if not key.startswith("locks/")]) == 10
 
 
 def test_a_replay_of_an_old_year_is_kept_as_long_as_what_was_logged_today(store: Store) -> None:
