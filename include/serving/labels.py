@@ -196,6 +196,8 @@ def _row(item: Any, where: str, classes: set[str] | None, now: float) -> Row:
         row["row"] = _place(item.get("row", 0), f"{where}.row")
     else:
         row["key"] = read_key(item["key"], f"{where}.key")
+        if not row["key"]:
+            raise bad(f"{where}.key", "must name an entity, got empty text", "Send its id.")
         row["time"] = read_time(item.get("time"), f"{where}.time", now)
     return row
 

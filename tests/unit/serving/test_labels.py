@@ -159,6 +159,7 @@ ONE = {"request_id": "q", "label": "yes"}
         ),
         ({"labels": [{**ONE, "label": [1]}]}, "must be a class of the model"),
         ({"labels": [{"key": [], "label": "no"}]}, "labels[0].key: must be text or a number"),
+        ({"labels": [{"key": "", "label": "no"}]}, "labels[0].key: must name an entity"),
         ({"labels": [{"key": 1, "time": "x", "label": "no"}]}, "labels[0].time: must be a time"),
         (
             {"labels": [ONE, {**ONE, "label": "no"}]},
