@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,42 @@ def wait_until(what: str, ready: Callable[[], Any], deadline: float = 60.0) -> A
         assert time.monotonic() < until, f"{what} did not come to be within {deadline:g} s"
         time.sleep(0.1)
     return found
+
+
+def question(model: str, run_id: str) -> str:
+    """Return the path of the question that a run's `approve` asks."""
+    return f"/dags/{model}__train/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
+
+
+def asks(client: AirflowClient, model: str, run_id: str) -> str | None:
+    """Return the state of a run's `approve`; `awaiting_input` while it asks."""
+    tasks = client.task_instances(f"{model}__train", run_id)
+    return next((t.state for t in tasks if t.task_id == "approve"), None)
+
+
+def answer_question(client: AirflowClient, model: str, run_id: str, option: str) -> None:
+    """Wait for a run's question and answer it, like a person: not before the scheduler went round once more.
+
+    An answer that comes before the scheduler has read that the asking process ended makes Airflow take the
+    task for lost and ask again, as often as it may be tried.
+    """
+    path = question(model, run_id)
+
+    def heartbeat() -> datetime:
+        health = client.request("GET", "/monitor/health", "Health")
+        return datetime.fromisoformat(health["scheduler"]["latest_scheduler_heartbeat"])
+
+    def taken() -> bool:
+        state = asks(client, model, run_id)
+        if state == "awaiting_input":
+            seen = datetime.now(UTC) + timedelta(seconds=1)
+            wait_until("the scheduler's next round", lambda: heartbeat() > seen, 60)
+            if not client.request("GET", path, "Question")["response_received"]:
+                body = {"chosen_options": [option], "params_input": {}}
+                client.request("PATCH", path, "Answer", json=body)
+        return state in ("success", "failed")
+
+    wait_until(f"the answer to {run_id} to be taken", taken, 300)
 
 
 @dataclass

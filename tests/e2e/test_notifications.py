@@ -10,7 +10,7 @@ import pytest
 from include.stack.airflow_client import AirflowClient
 from include.stack.credentials import read_credentials
 from include.stack.layout import get_layout
-from tests.e2e.stack import Stack, wait_until
+from tests.e2e.stack import Stack, answer_question, wait_until
 from tests.models import DAYS, write_days
 from tests.receivers import SECRET, Hook, Mailbox, start_hook, start_mailbox
 
@@ -43,28 +43,6 @@ def keep_address(client: AirflowClient, conn_id: str, url: str) -> None:
     client.request("POST", "/connections", "Connection", json=body)
 
 
-def state(client: AirflowClient, run_id: str, task_id: str) -> str | None:
-    tasks = client.task_instances(f"{MODEL}__train", run_id)
-    return next((t.state for t in tasks if t.task_id == task_id), None)
-
-
-def answer_question(client: AirflowClient, run_id: str, option: str) -> None:
-    wait_until("the question", lambda: state(client, run_id, "approve") == "awaiting_input", 300)
-    path = f"/dags/{MODEL}__train/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
-
-    def taken() -> bool:
-        if not client.request("GET", path, "Question")["response_received"]:
-            answer_at(client, path, option)
-        return state(client, run_id, "approve") == "success"
-
-    wait_until("the answer to be taken", taken, 300)
-
-
-def answer_at(client: AirflowClient, path: str, option: str) -> None:
-    body = {"chosen_options": [option], "params_input": {}}
-    client.request("PATCH", path, "Answer", json=body)
-
-
 def test_one_message_per_event(
     stack: Stack, hook: Hook, mailbox: Mailbox, admin: AirflowClient
 ) -> None:
@@ -94,7 +72,7 @@ def test_one_message_per_event(
         stack.lay_wire("kill", MODEL, "deploy", "include.notify.tell:tell", "enter"),
     ]
     stack.trigger(MODEL, "first")
-    answer_question(admin, "first", "Approve")
+    answer_question(admin, MODEL, "first", "Approve")
     assert stack.wait(MODEL, "first").state == "success"
     assert all(wire.exists() for wire in wires)
     wait_until("the mails", lambda: len(mailbox.envelopes) == 3, 30)
@@ -123,7 +101,7 @@ def test_one_message_per_event(
 
     write_days(stack.data(MODEL), first=DAYS, days=12)
     stack.trigger(MODEL, "second")
-    answer_question(admin, "second", "Reject")
+    answer_question(admin, MODEL, "second", "Reject")
     assert stack.wait(MODEL, "second").state == "success"
     wait_until("the mails", lambda: len(mailbox.envelopes) == 5, 30)
     assert hook.titles[3:] == [

@@ -140,7 +140,7 @@ def test_the_command_line_says_the_same_in_one_line(world: World) -> None:
 
 
 # Where: rule, got what. What to do.
-FORM = re.compile(r"\w+: [^:].*: .+\bgot\b.+\. [A-Z].+")
+FORM = re.compile(r"[^:\s].*: .+\bgot\b.+\. [A-Z].+")
 
 
 def assert_clear(error: str) -> None:
