@@ -23,9 +23,9 @@ def test_only_an_approver_lets_a_version_take_over(stack: Stack) -> None:
     manual = {"approvers": ["admin"], "timeout": "1h"}
     stack.add_model(MODEL, register={"approval": {"manual": manual}})
     stack.trigger(MODEL, "first")
-    question = wait_for_question(stack, "first")
-    assert question["subject"] == f"Promote {MODEL}?"
-    assert "roc_auc" in str(question["body"])
+    posed = wait_for_question(stack, "first")
+    assert posed["subject"] == f"Promote {MODEL}?"
+    assert "roc_auc" in str(posed["body"])
     assert stack.registry.aliases(MODEL) == {"challenger": "1"}
     assert stack.serves(MODEL) is None
     body = {"chosen_options": ["Approve"], "params_input": {}}
