@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -129,29 +129,21 @@ def resume(
     return known.plan(plan, rows=rows, start=start), known
 
 
-@contextmanager
-def only_one(model: str, settings: Settings) -> Iterator[None]:
+def only_player(model: str, settings: Settings) -> AbstractContextManager[None]:
     """Keep a second player of the same model out.
 
     Raises:
-        ConflictError: There is one.
+        ConflictError: There is one; on entering.
     """
-    import fcntl
-
     from include.errors import ConflictError
+    from include.stack.layout import only_one
 
-    path = settings.home / "simulator" / f"{model}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConflictError(
-                f"simulate {model}",
-                "must be the only play of the model, got another at work",
-                "Wait for its end, or stop it; it goes on where it was.",
-            ) from None
-        yield
+    refusal = ConflictError(
+        f"simulate {model}",
+        "must be the only play of the model, got another at work",
+        "Wait for its end, or stop it; it goes on where it was.",
+    )
+    return only_one(settings.home / "simulator" / f"{model}.lock", refusal)
 
 
 @contextmanager
@@ -215,7 +207,7 @@ def play_live(
     """
     from include.simulator.play import play
 
-    with open_stage(spec, settings) as stage, only_one(plan.model, settings):
+    with open_stage(spec, settings) as stage, only_player(plan.model, settings):
         plan, progress = resume(plan, settings, rows=rows, start=start)
         with _bar(plan, progress, quiet) as said:
             play(plan, progress, stage, said)

@@ -23,7 +23,7 @@ from include.ingest.readers import Reader
 from include.ingest.rows import Drop
 from include.ingest.sources import Access, open_source
 from include.spec.schema import Source, Spec
-from include.store import parts
+from include.store import duck, parts
 from include.store.features import category_texts, no_column
 from include.store.files import Store
 from include.store.labels import LABELS, read_labels, write_labels
@@ -200,7 +200,7 @@ def _numbers(spec: Spec, values: pa.Array) -> pa.Array:
 def _unknown(found: pa.Table, stored: pa.Table) -> pa.Table:
     """Return the labels that are not stored yet, or were another label; of doubles in the source the last."""
     numbered = found.append_column("n", pa.array(range(found.num_rows), pa.int64()))
-    with parts.scratch() as work, parts.connect(work) as connection:
+    with parts.scratch() as work, duck.connect(work) as connection:
         connection.register("found", numbered)
         connection.register("stored", stored)
         fresh = connection.sql(_FRESH).to_arrow_table()

@@ -8,8 +8,6 @@ and because no name can then break a query.
 
 from __future__ import annotations
 
-import glob
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -22,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from include.errors import DataError
+from include.store import duck
 
 Answer = TypeVar("Answer")
 _BATCH = 20  # columns per query: with more, the sketches of quantiles take much memory
@@ -47,18 +46,12 @@ class Rows:
         schema = _metadata(paths[0]).schema.to_arrow_schema()
         self.at = {name: f"c{i}" for i, name in enumerate(schema.names)}
         self.types: dict[str, pa.DataType] = dict(zip(schema.names, schema.types, strict=True))
-        files = ", ".join("'" + glob.escape(str(p)).replace("'", "''") + "'" for p in paths)
-        # Without `hive_partitioning` a folder called `x=7` would overwrite a column `x`.
-        self.source = (
-            f"read_parquet([{files}], hive_partitioning=false) AS t({', '.join(self.at.values())})"
-        )
+        self.source = f"{duck.source(paths)} AS t({', '.join(self.at.values())})"
         if answered and "_error" in self.at:
             self.source = f"(SELECT * FROM {self.source} WHERE {self.at['_error']} IS NULL)"
         self._stack = ExitStack()
         spill = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="evergreen-monitor-"))
-        self._connection = self._stack.enter_context(
-            duckdb.connect(":memory:", config=_config(spill))
-        )
+        self._connection = self._stack.enter_context(duck.connect(spill, memory_mb=512))
 
     def __enter__(self) -> Self:
         return self
@@ -163,16 +156,3 @@ def _metadata(path: Path) -> pq.FileMetaData:
             f"must be a Parquet file, got {error}",
             "Run the task that made it again.",
         ) from error
-
-
-def _config(spill: str) -> dict[str, Any]:
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
-    return {
-        "threads": min(4, os.cpu_count() or 1),
-        "memory_limit": f"{max(256, min(512, pages // 4))}MB",
-        "temp_directory": spill,
-        "preserve_insertion_order": False,
-        # Never reach for the network to fetch an extension.
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-    }

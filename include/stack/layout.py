@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from include.errors import ServiceError, SpecError
+from include.errors import ConflictError, ServiceError, SpecError
 
 # sun_path holds 104 bytes on macOS and 108 on Linux; supervisord binds `<socket>.<pid>` before it renames.
 _SOCKET_BYTES = 90
@@ -105,6 +105,23 @@ class Layout:
                 waiting()
                 fcntl.flock(handle, fcntl.LOCK_EX)
             yield
+
+
+@contextlib.contextmanager
+def only_one(path: Path, refusal: ConflictError) -> Iterator[None]:
+    """Hold a lock file, without waiting; the kernel releases it when the holder dies.
+
+    Args:
+        path: The lock; its folder is made when missing.
+        refusal: Raised when somebody else holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise refusal from None
+        yield
 
 
 def get_layout(home: Path) -> Layout:

@@ -6,8 +6,6 @@ database of its own; registry, ledger and store are the real ones.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import re
@@ -25,7 +23,7 @@ from include.stack import databases
 from include.stack.airflow_replies import raised
 from include.stack.credentials import ensure_credentials
 from include.stack.environment import stack_environment
-from include.stack.layout import Layout, get_layout, prepare
+from include.stack.layout import Layout, get_layout, only_one, prepare
 from include.stack.status import running_settings
 
 _TASK = re.compile(r"\[DAG TEST\] (starting|end task) task_id=(\S+) map_index=(-?\d+)")
@@ -106,20 +104,6 @@ def _note(task: LocalTask, event: str, entry: Mapping[str, Any]) -> None:
             task.error = raised(details[0])
 
 
-@contextlib.contextmanager
-def _only_one(layout: Layout, dag_id: str) -> Iterator[None]:
-    with (layout.run / f"{dag_id}.lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConflictError(
-                f"run of {dag_id}",
-                "must be the only one here, got another at work",
-                "Wait for its end.",
-            ) from None
-        yield
-
-
 def run_dag(
     settings: Settings,
     dag_id: str,
@@ -150,7 +134,10 @@ def run_dag(
     )
     # One JSON document a line can be read without guessing.
     environment["AIRFLOW__LOGGING__JSON_LOGS"] = "True"
-    with _only_one(layout, dag_id):
+    refusal = ConflictError(
+        f"run of {dag_id}", "must be the only one here, got another at work", "Wait for its end."
+    )
+    with only_one(layout.run / f"{dag_id}.lock", refusal):
         with layout.lock(lambda: None):
             databases.migrate([databases.airflow_database(airflow_home)], environment, layout)
         return _run(layout, dag_id, conf, environment, progress)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from include.store import parts
+from include.store import duck, parts
 from include.store.files import Store
 from include.store.lease import Lease, rewriting
 
@@ -151,9 +151,9 @@ def read_labels(store: Store, model: str, start: datetime, end: datetime | None 
         keys = parts.live_parts(store, root, start.astimezone(UTC).date(), last)
         if not keys:
             return LABELS.empty_table()
-        with parts.scratch() as work, parts.connect(work) as connection:
+        with parts.scratch() as work, duck.connect(work) as connection:
             paths = [parts.local_part(store, key, work) for key in keys]
-            query = f"SELECT * FROM {parts.source(paths)} WHERE {where} {_NEWEST}"
+            query = f"SELECT * FROM {duck.source(paths)} WHERE {where} {_NEWEST}"
             return connection.sql(query).to_arrow_table().select(LABELS.names).cast(LABELS)
 
     return parts.read_stable(root, read)
@@ -190,9 +190,9 @@ def compact(store: Store, model: str, *, before: date) -> int:
 
 
 def _merge(store: Store, lease: Lease, model: str, day: date, keys: Sequence[str]) -> None:
-    with parts.scratch() as work, parts.connect(work) as connection:
+    with parts.scratch() as work, duck.connect(work) as connection:
         paths = [parts.local_part(store, key, work) for key in keys]
-        query = f"SELECT * FROM {parts.source(paths)} {_NEWEST}"
+        query = f"SELECT * FROM {duck.source(paths)} {_NEWEST}"
         out = work / "merged.parquet"
         table = connection.sql(query).to_arrow_table().select(LABELS.names).cast(LABELS)
         known = {batch for path in paths for batch in _batches_of(path)}

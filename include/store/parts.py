@@ -11,10 +11,8 @@ can be repeated; whoever rewrites next (under the lease of `include.store.lease`
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -133,26 +131,6 @@ def scratch(near: Path | None = None) -> Iterator[Path]:
     """Yield a folder for copies and for what DuckDB spills; it is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix=".evergreen-parts-", dir=near) as folder:
         yield Path(folder)
-
-
-def connect(spill: Path) -> duckdb.DuckDBPyConnection:
-    """Open DuckDB with bounded memory; what does not fit goes to `spill`."""
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
-    config: dict[str, Any] = {
-        "threads": min(4, os.cpu_count() or 1),
-        "memory_limit": f"{max(256, min(1024, pages // 4))}MB",
-        "temp_directory": str(spill),
-        "preserve_insertion_order": False,
-        "autoinstall_known_extensions": False,  # never reach for the network
-        "autoload_known_extensions": False,
-    }
-    return duckdb.connect(":memory:", config=config)
-
-
-def source(paths: Iterable[Path]) -> str:
-    """Return files as a DuckDB table function, without the day of the folder as a column."""
-    files = ", ".join("'" + glob.escape(str(p)).replace("'", "''") + "'" for p in paths)
-    return f"read_parquet([{files}], hive_partitioning = false)"
 
 
 def read_stable(root: str, read: Callable[[], T]) -> T:

@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from include.store import parts
+from include.store import duck, parts
 
 TIME = pa.timestamp("us", tz="UTC")
 #: The columns of every part, before the features.
@@ -70,7 +70,7 @@ def copy_rows(paths: Sequence[Path], where: str, out: Path, work: Path) -> int:
     for path, schema in zip(paths, schemas, strict=True):
         groups.setdefault(tuple((f.name, str(f.type)) for f in schema), []).append(path)
     selects = [_select(list(g), files, whole, where) for g, files in groups.items()]
-    with parts.connect(work) as connection:
+    with duck.connect(work) as connection:
         connection.execute(f"CREATE VIEW rows AS {' UNION ALL '.join(selects)}")
         reader = connection.sql(_without_doubles(connection, whole)).to_arrow_reader(_BATCH_ROWS)
         rows = 0
@@ -106,7 +106,7 @@ def _select(
         wanted.append(f"{here} AS o{place}")
     names = ", ".join(at.values())
     condition = where.format_map({name: at[name] for name in _SYSTEM})
-    return f"SELECT {', '.join(wanted)} FROM {parts.source(files)} AS t({names}) WHERE {condition}"
+    return f"SELECT {', '.join(wanted)} FROM {duck.source(files)} AS t({names}) WHERE {condition}"
 
 
 def _without_doubles(connection: duckdb.DuckDBPyConnection, whole: pa.Schema) -> str:

@@ -8,8 +8,6 @@ ignore case while a snapshot's do not, and because no name can then break a quer
 
 from __future__ import annotations
 
-import glob
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -24,6 +22,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from include.errors import DataError
+from include.store import duck
 from include.store.snapshots import Column
 
 _BATCH = 100  # columns per query: planning time grows with the number of aggregates
@@ -83,9 +82,7 @@ class Scan:
             )
         self._stack = ExitStack()
         spill = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="evergreen-scan-"))
-        self._connection = self._stack.enter_context(
-            duckdb.connect(":memory:", config=_config(spill))
-        )
+        self._connection = self._stack.enter_context(duck.connect(spill))
 
     def __enter__(self) -> Self:
         return self
@@ -244,20 +241,6 @@ class Scan:
         return [tuple(row) for row in self._run(query).fetchall()]
 
 
-def _config(spill: str) -> dict[str, Any]:
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
-    memory = max(256, min(1024, pages // 4))
-    return {
-        "threads": min(4, os.cpu_count() or 1),
-        "memory_limit": f"{memory}MB",
-        "temp_directory": spill,
-        "preserve_insertion_order": False,
-        # Never reach for the network to fetch an extension.
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-    }
-
-
 def _relation(paths: Sequence[Path]) -> tuple[str, dict[str, str]]:
     try:
         names = pq.read_schema(paths[0]).names
@@ -265,9 +248,8 @@ def _relation(paths: Sequence[Path]) -> tuple[str, dict[str, str]]:
         raise DataError(
             "snapshot", f"must be made of Parquet files, got {error}", "Run ingest again."
         ) from error
-    files = ", ".join("'" + glob.escape(str(p)).replace("'", "''") + "'" for p in paths)
     at = {name: f"c{i}" for i, name in enumerate(names)}
-    return f"read_parquet([{files}]) AS t({', '.join(at.values())})", at
+    return f"{duck.source(paths)} AS t({', '.join(at.values())})", at
 
 
 def _statistics(column: Column, row: tuple[Any, ...], rows: int) -> Statistics:

@@ -134,10 +134,10 @@ def test_another_size_or_start_is_another_play(
 def test_a_model_has_one_player_at_a_time() -> None:
     settings = get_settings()
     with (
-        simulate.only_one("churn", settings),
+        simulate.only_player("churn", settings),
         pytest.raises(ConflictError, match="only play of the model, got another at work"),
-        simulate.only_one("churn", settings),
+        simulate.only_player("churn", settings),
     ):
         pass
-    with simulate.only_one("churn", settings):
+    with simulate.only_player("churn", settings):
         pass

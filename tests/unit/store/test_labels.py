@@ -123,7 +123,7 @@ def test_a_batch_sent_again_reads_no_labels(
         raise AssertionError("nothing is read")
 
     monkeypatch.setattr("include.store.labels.read_labels", read)
-    monkeypatch.setattr("include.store.parts.connect", read)
+    monkeypatch.setattr("include.store.duck.connect", read)
     assert write_labels(folder_store, "m", batch(by_key("k", "no"), received=NOW + DAY)) == 0
 
 

@@ -12,3 +12,10 @@ def test_a_path_is_no_pattern(tmp_path):
     columns = [Column("a", "int", 0.0, 0.0, 1.0, 2)]
     with Scan([tmp_path / "v[1]" / "x.parquet"], columns) as scan:
         assert sum(n for _, n in scan.class_counts("a")) == 2
+
+
+def test_a_folder_is_no_column(tmp_path):
+    (tmp_path / "a=7").mkdir()
+    pq.write_table(pa.table({"a": [1, 2]}), tmp_path / "a=7" / "x.parquet")
+    with Scan([tmp_path / "a=7" / "x.parquet"], [Column("a", "int", 0.0, 1.0, 2.0, 2)]) as scan:
+        assert sorted(scan.class_counts("a")) == [(1, 1), (2, 1)]
