@@ -84,6 +84,25 @@ DECISIONS = Table(
     Index("decisions_recent", "model", "at"),
 )
 
+REPLICAS = Table(
+    "replicas",
+    METADATA,
+    Column("id", String(200), primary_key=True),  # host, process and its start
+    Column("started_at", String(40), nullable=False),
+    Column("seen_at", String(40), nullable=False),  # ISO 8601, UTC
+    Column("state", Text, nullable=False),  # canonical JSON: what it has loaded and how it routes
+)
+API_KEYS = Table(
+    "api_keys",
+    METADATA,
+    Column("id", String(32), primary_key=True),  # what stands before the dot of a key; no secret
+    Column("name", String(100), nullable=False),
+    Column("hash", String(64), nullable=False),  # sha256 of the whole key
+    Column("models", Text, nullable=False),  # JSON list of names; ["*"] for all
+    Column("created_at", String(40), nullable=False),
+    Column("expires_at", String(40)),  # null: never
+)
+
 _LOCK = 0x65766772  # "evgr": Postgres advisory lock of the schema's creation
 _BUSY_SECONDS = 30
 _WRITES = "evergreen_writes"

@@ -337,6 +337,13 @@ class Register(Section):
     approval: Literal["auto"] | Approval = Field(
         "auto", description="auto, or manual with approvers and a timeout."
     )
+    parity: float = Field(
+        1e-5,
+        gt=0,
+        le=0.1,
+        description="Largest difference between ONNX and scikit-learn on the holdout with which serving still uses "
+        "ONNX: in probability, for regression as a share of the predictions' spread.",
+    )
 
 
 class Deploy(Section):
@@ -345,13 +352,35 @@ class Deploy(Section):
     rollout: Literal["direct", "canary", "shadow", "ab"] = Field(
         "direct", description="Steps by which a challenger takes over."
     )
-    steps: tuple[int, ...] = Field((10, 50), description="Traffic of each canary step in percent.")
-    hold: Duration = Field("10m", validate_default=True, description="Time at each step.")
+    steps: tuple[int, ...] = Field(
+        (10, 50),
+        description="Traffic of each step in percent, for canary and ab; an ab test stays at the last one.",
+    )
+    hold: Duration = Field("10m", validate_default=True, description="Shortest time at each step.")
+    patience: Duration = Field(
+        "24h",
+        validate_default=True,
+        description="Longest time a step waits for enough traffic, or an ab test for its decision; "
+        "then the champion stays.",
+    )
+    min_rows: int = Field(
+        200, ge=1, description="Rows the challenger must have answered before a step is judged."
+    )
     max_error_rate: Share = Field(
-        0.01, description="Highest share of failed requests a step may have."
+        0.01, description="Highest share of its requests the challenger may fail on."
     )
     max_latency_ratio: float = Field(
         1.5, gt=0, description="Highest latency against the champion's."
+    )
+    max_shift: float = Field(
+        0.5,
+        gt=0,
+        description="Largest difference (PSI) between the challenger's and the champion's live predictions.",
+    )
+    decide: Literal["person", "labels"] = Field(
+        "person",
+        description="Who ends an ab test: a person, or the primary metric on live labels, once its interval "
+        "leaves no doubt.",
     )
     timeout: Duration = Field(
         "2m",
