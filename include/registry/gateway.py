@@ -180,6 +180,31 @@ class Registry(Runs):
                     "Look up the versions with `evergreen history`.",
                 ) from None
 
+    def model_tags(self, name: str) -> dict[str, str]:
+        """Return the tags of a registered model itself; none where it does not exist."""
+        client = self.client
+        with self.calls(f"read the tags of {name}"):
+            try:
+                found = client.get_registered_model(name).tags
+            except MlflowException as error:
+                if is_missing(error):
+                    return {}
+                raise
+        return {str(key): str(value) for key, value in found.items()}
+
+    def set_model_tag(self, name: str, key: str, value: str | None) -> None:
+        """Write a tag of a registered model; None removes it, also where it is gone already."""
+        client = self.client
+        with self.calls(f"write tag {key} of {name}"):
+            try:
+                if value is None:
+                    client.delete_registered_model_tag(name, key)
+                else:
+                    client.set_registered_model_tag(name, key, value)
+            except MlflowException as error:
+                if value is not None or not is_missing(error):
+                    raise
+
     # --- loading ----------------------------------------------------------------------------------
 
     def load(self, version: Version, cache: Path) -> LoadedPackage:
