@@ -60,7 +60,8 @@ from include.simulator.play import Asked, play
 from include.simulator.progress import Progress
 from include.simulator.scenarios import KEY, SCENARIOS, TARGET, TIME
 from include.spec.loader import load_spec
-from include.spec.schema import Candidate, FileSource, Spec
+from include.spec.schema import Candidate, Spec
+from include.spec.sources import FileSource
 from include.store.features import category_texts, model_frame, resolve_features
 from include.store.files import open_store
 from include.store.labels import read_labels, write_labels

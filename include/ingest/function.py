@@ -15,7 +15,7 @@ from include.errors import DataError, EvergreenError, ServiceError, SpecError
 from include.ingest.readers import checked_names
 from include.ingest.rows import Drop, batch_of
 from include.settings import get_settings
-from include.spec.schema import PythonSource
+from include.spec.sources import PythonSource
 
 _BATCH_ROWS = 1 << 17
 

@@ -22,7 +22,8 @@ from include.ingest.origins import nothing_matches
 from include.ingest.readers import Reader
 from include.ingest.rows import Drop
 from include.ingest.sources import Access, open_source
-from include.spec.schema import Source, Spec
+from include.spec.schema import Spec
+from include.spec.sources import Source
 from include.store import duck, parts
 from include.store.features import category_texts, no_column
 from include.store.files import Store

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from include.errors import DataError, EvergreenError
 from include.settings import get_settings
-from include.spec.schema import FileSource, S3Source
+from include.spec.sources import FileSource, S3Source
 from include.store.s3 import error_code, s3_client, s3_errors
 
 if TYPE_CHECKING:

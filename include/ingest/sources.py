@@ -23,7 +23,8 @@ from include.ingest.origins import Origin, find_files, find_objects, reading
 from include.ingest.readers import CsvReader, ParquetReader, Reader
 from include.ingest.rows import Drop, batch_of
 from include.ingest.sql import describe_url, query_batches, resolve_url
-from include.spec.schema import FileSource, S3Source, Spec, SqlSource
+from include.spec.schema import Spec
+from include.spec.sources import FileSource, S3Source, SqlSource
 
 _JSON_BLOCK_BYTES = 4 * 2**20
 

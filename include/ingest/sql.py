@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from include.errors import DataError, ServiceError, SpecError
 from include.ingest.readers import checked_names
 from include.ingest.rows import Drop, batch_of
-from include.spec.schema import SqlSource
+from include.spec.sources import SqlSource
 
 _FETCH_ROWS = 20_000
 _BUSY = ("locked", "busy", "connection", "server closed", "timeout", "unable to open")

@@ -21,7 +21,8 @@ import pyarrow as pa
 from include.errors import DataError
 from include.ingest.readers import Reader
 from include.ingest.sources import Access, open_source
-from include.spec.schema import FileSource, Ingest, Spec
+from include.spec.schema import Ingest, Spec
+from include.spec.sources import FileSource
 
 MEMORY_LIMIT = "1GB"
 

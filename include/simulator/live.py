@@ -25,7 +25,8 @@ from include.settings import Settings
 from include.simulator.batches import write_batch
 from include.simulator.play import Asked
 from include.simulator.scenarios import KEY, TARGET, TIME
-from include.spec.schema import FileSource, Spec
+from include.spec.schema import Spec
+from include.spec.sources import FileSource
 from include.stack.airflow_client import FINISHED_RUN, AirflowClient, RunResult
 from include.store.files import Store
 from include.store.predictions import copy_window

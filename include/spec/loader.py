@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 from include.errors import SpecError
 from include.settings import ROOT, Settings, get_settings
 from include.spec.files import ENDING, spec_files
-from include.spec.schema import Candidate, PythonSource, Spec
+from include.spec.schema import Candidate, Spec
+from include.spec.sources import PythonSource
 from include.spec.yaml12 import parse
 
 _SHOWN = 10
@@ -170,6 +171,8 @@ def code_paths(spec: Spec) -> Iterator[tuple[str, str]]:
         yield "ingest.source.call", spec.ingest.source.call
     if spec.monitor.labels and isinstance(spec.monitor.labels.source, PythonSource):
         yield "monitor.labels.source.call", spec.monitor.labels.source.call
+    if spec.score and isinstance(spec.score.source, PythonSource):
+        yield "score.source.call", spec.score.source.call
     for number, candidate in enumerate(spec.train.candidates):
         if isinstance(candidate, Candidate):
             yield f"train.candidates[{number}].estimator", candidate.estimator

@@ -2,3 +2,4 @@
 
 TRAINING = ("reason", "trigger", "force", "as_of")
 MONITORING = ("force", "html", "as_of")
+SCORING = ("partition",)

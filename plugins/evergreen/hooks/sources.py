@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import BaseHook
 
 from include.errors import SpecError
-from include.spec.schema import S3Source, Source, SqlSource
+from include.spec.sources import S3Source, Source, SqlSource
 
 
 def source_options(source: Source) -> dict[str, Any]:

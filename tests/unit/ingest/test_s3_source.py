@@ -98,7 +98,7 @@ def test_objects_are_streamed_in_blocks(
     ],
 )
 def test_globs(client: S3Client, bucket: str, source: Any, pattern: str, found: list[str]) -> None:
-    from include.spec.schema import S3Source
+    from include.spec.sources import S3Source
 
     for key in ("d/", "d/b.csv", "d/a.csv", "d/e/c.csv", "d/e/f/g.csv", "d/a.txt", "x/a.csv.bak"):
         client.put_object(Bucket=bucket, Key=key, Body=b"")

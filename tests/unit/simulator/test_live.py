@@ -23,7 +23,8 @@ from include.simulator.plan import midnight
 from include.simulator.play import Asked
 from include.simulator.scenarios import World
 from include.spec.loader import load_spec
-from include.spec.schema import PythonSource, Spec
+from include.spec.schema import Spec
+from include.spec.sources import PythonSource
 from include.stack.airflow_client import AirflowClient
 from include.store.files import open_store
 from include.store.predictions import prediction_schema, write_part

@@ -11,7 +11,7 @@ from include.settings import ROOT
 from include.simulator import diabetes
 from include.simulator.churn import daily_batch
 from include.spec.loader import load_spec
-from include.spec.schema import PythonSource
+from include.spec.sources import PythonSource
 
 
 @pytest.mark.parametrize("name", ["churn", "diabetes"])
