@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from include.monitor.significance import homogeneity, same_distribution
 from include.scoring.metrics import Floats
+from include.scoring.significance import homogeneity, same_distribution
 
 if TYPE_CHECKING:
     from evidently.legacy.calculations.stattests import StatTest

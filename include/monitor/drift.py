@@ -16,9 +16,9 @@ from include.monitor.distance import METHOD_NAMES, Distance, Method, distance, p
 from include.monitor.findings import Finding, Status
 from include.monitor.phrases import count
 from include.monitor.reference import Reference
-from include.monitor.rows import Rows
 from include.monitor.sample import Subject, SubjectCheck, subjects
-from include.monitor.significance import adjusted
+from include.scoring.rows import Rows
+from include.scoring.significance import adjusted
 from include.spec.schema import Spec
 
 ALPHA = 0.01  # chance of a warning or alert where nothing changed, over all columns of a window

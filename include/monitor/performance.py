@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from include.monitor.answers import Answers, Unreadable, answers_of
 from include.monitor.findings import Finding, Status
-from include.monitor.labelled import Labelled, join_labels
 from include.monitor.phrases import percent
 from include.monitor.reference import Reference
+from include.scoring.answers import Answers, Unreadable, answers_of
 from include.scoring.bootstrap import RESAMPLES, Interval, interval, resample
+from include.scoring.labelled import Labelled, join_labels
 from include.scoring.metrics import LABEL_METRICS, Floats, statistic
 from include.spec.metrics import HIGHER_IS_BETTER
 from include.spec.schema import Performance, Spec

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from include.monitor.rows import Rows
+from include.scoring.rows import Rows
 from include.store.features import Features, category_text
 from include.store.snapshots import Manifest
 

@@ -21,10 +21,10 @@ from include.monitor.findings import Check, Finding, Status
 from include.monitor.phrases import percent, shortened
 from include.monitor.profile import ColumnProfile
 from include.monitor.reference import Reference
-from include.monitor.rows import Rows
-from include.monitor.significance import adjusted, proportions
 from include.monitor.traffic import check_refusals, check_staleness, check_volume
 from include.monitor.windows import Window
+from include.scoring.rows import Rows
+from include.scoring.significance import adjusted, proportions
 from include.spec.schema import Spec
 from include.store.predictions import PREDICTIONS
 

@@ -20,9 +20,9 @@ from include.monitor.findings import Finding
 from include.monitor.performance import Measurement, join, measure
 from include.monitor.quality import check_quality
 from include.monitor.reference import Reference
-from include.monitor.rows import Rows
 from include.monitor.windows import Window, latest_window
 from include.scoring.metrics import Floats
+from include.scoring.rows import Rows
 from include.spec.schema import Spec
 from include.store.files import Store
 from include.store.labels import read_labels

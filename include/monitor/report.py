@@ -19,8 +19,8 @@ from include.monitor.charts import with_charts
 from include.monitor.findings import Finding, worst
 from include.monitor.page import render_findings
 from include.monitor.reference import Reference
-from include.monitor.rows import count_rows
 from include.monitor.windows import Window
+from include.scoring.rows import count_rows
 from include.spec.schema import Spec
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from include.monitor.distance import Pair, pooled
 from include.monitor.reference import SAMPLE_ROWS, Reference
-from include.monitor.rows import Rows
+from include.scoring.rows import Rows
 from include.spec.schema import Spec
 from include.store.features import category_text
 

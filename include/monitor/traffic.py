@@ -11,8 +11,8 @@ import numpy as np
 
 from include.monitor.findings import Finding, Status
 from include.monitor.phrases import count, percent
-from include.monitor.rows import Rows
 from include.monitor.windows import Window
+from include.scoring.rows import Rows
 from include.spec.schema import Spec
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,1 +1,1 @@
-"""How good predictions are: metrics, bootstrap intervals, and how a version is asked. Shared by all stages."""
+"""How good predictions are, how alike, and how sure that is: shared by all stages."""

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from include.monitor import sample
 from include.monitor.distance import Pair, distance, pinned, pooled
 from include.monitor.drift import check_drift
-from include.monitor.significance import adjusted, homogeneity, proportions, same_distribution
+from include.scoring.significance import adjusted, homogeneity, proportions, same_distribution
 from tests.unit.monitor.live import WINDOW, World, make_spec, of, rows, status, stirred
 
 METHODS = ["psi", "jensenshannon", "ks", "wasserstein"]

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from include.monitor.findings import Finding
-from include.monitor.labelled import SAMPLE_ROWS, join_labels
 from include.monitor.performance import check_performance, join, measure
 from include.monitor.profile import Profile
 from include.monitor.reference import Reference
 from include.scoring.bootstrap import resample
+from include.scoring.labelled import SAMPLE_ROWS, join_labels
 from include.scoring.metrics import score
 from include.spec.schema import Spec
 from include.store.labels import LABELS

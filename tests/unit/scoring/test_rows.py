@@ -2,7 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from include.monitor.rows import Rows
+from include.scoring.rows import Rows
 
 
 @pytest.mark.parametrize("folder", ["x=7", "date=2026-03-01", "it's [here]"])

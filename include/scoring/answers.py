@@ -35,7 +35,7 @@ class Answers:
 
 
 class Unreadable(Exception):  # noqa: N818
-    """Answers cannot be turned into what the metric needs; the text says why. Never leaves this room."""
+    """Answers cannot be turned into what the metric needs; the text says why. A caller turns it into its own words."""
 
 
 def answers_of(

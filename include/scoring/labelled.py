@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from include.monitor.rows import Rows
+from include.scoring.rows import Rows
 
 SAMPLE_ROWS = 100_000
 #: Columns of the log a label is joined by, and those a metric may need.

@@ -1,4 +1,4 @@
-"""Parquet files as one DuckDB relation, in bounded memory: how the monitor looks at every row.
+"""Parquet files as one DuckDB relation, in bounded memory: how stages look at every row of a log.
 
 Columns are addressed by position (`c0`, `c1`, ...), because DuckDB's names ignore case while features' do not,
 and because no name can then break a query.
