@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from include.errors import SpecError
@@ -51,6 +51,10 @@ class Settings(BaseSettings):
         "", description="Base URL of MLflow, may hold user:password@; empty: the embedded one."
     )
     serving_url: str = Field("", description="Base URL of serving; empty: the embedded one.")
+    serving_key: SecretStr = Field(
+        SecretStr(""),
+        description="API key of serving for all models; our own clients send it. Empty: see docs/api-keys.md.",
+    )
     code_prefixes: str = Field(
         "", description="Further dotted prefixes a spec may name, separated by commas."
     )
@@ -104,6 +108,19 @@ class Settings(BaseSettings):
     def serving(self) -> str:
         """Base URL of the serving process, without a trailing slash."""
         return (self.serving_url or f"http://127.0.0.1:{self.serving_port}").rstrip("/")
+
+    @property
+    def client_key(self) -> str:
+        """What our own clients send to serving: `serving_key`, else what `key add` left in `home`; may be empty."""
+        try:
+            return self.serving_key.get_secret_value() or self.client_key_file.read_text().strip()
+        except OSError:
+            return ""
+
+    @property
+    def client_key_file(self) -> Path:
+        """File of the key of our own clients on this machine."""
+        return self.home / "serving-key"
 
     @cached_property
     def allowed_prefixes(self) -> tuple[str, ...]:

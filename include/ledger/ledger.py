@@ -1,4 +1,4 @@
-"""The ledger: requests, decisions (`include.ledger.wishes`), and the append-only, hash-chained events of every model.
+"""The ledger: requests, decisions (`include.ledger.wishes`), API keys (`include.ledger.keys`), and the append-only, hash-chained events of every model.
 
 Owns the order of things: an event is written before the world is changed to match it. Everything is idempotent
 by key, so that a retried task finds its own row instead of writing a second one.
@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import select
 
 from include.ledger.chain import Event, append, canonical, find_event, iso, last, to_event, walk
+from include.ledger.keys import ApiKeys
 from include.ledger.queries import DECISION_KEY
 from include.ledger.tables import EVENTS
 from include.ledger.wishes import Wishes
@@ -32,7 +33,7 @@ class Verification:
         return self.problem is None
 
 
-class Ledger(Wishes):
+class Ledger(Wishes, ApiKeys):
     """One ledger: `Ledger("sqlite:///ledger.db")` or `Ledger("postgresql://user:password@host/evergreen")`.
 
     Nothing is opened before the first call; tables are made when missing, safely when several processes start

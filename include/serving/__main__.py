@@ -39,6 +39,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     import uvicorn
 
     from include.registry.gateway import Registry
+    from include.serving.access import open_access
     from include.serving.app import create_app
     from include.serving.follower import Follower
     from include.serving.prediction_log import LogLimits
@@ -53,6 +54,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         metrics,
         store=open_store(settings.store_uri),
         log_limits=LogLimits(seconds=settings.log_seconds),
+        access=open_access(settings),
     )
     config = uvicorn.Config(
         app, log_config=None, access_log=False, timeout_graceful_shutdown=_DRAIN_SECONDS

@@ -14,7 +14,9 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from include.serving.access import Access
 from include.serving.follower import Follower
+from include.serving.guard import Guard, caller_of
 from include.serving.labels import Labels
 from include.serving.lookup import Lookup, not_answering
 from include.serving.prediction_log import LogLimits, PredictionLog
@@ -35,6 +37,7 @@ def create_app(
     limits: Limits | None = None,
     store: Store | None = None,
     log_limits: LogLimits | None = None,
+    access: Access | None = None,
 ) -> FastAPI:
     """Return the application; it starts and stops the follower and the log with its own lifespan.
 
@@ -44,6 +47,7 @@ def create_app(
         limits: Request limits; None for the defaults.
         store: Where predictions are logged and labels kept; None: no log, and labels are refused.
         log_limits: How much the log may hold, and how long; None for the defaults.
+        access: Who may ask; None: everybody.
     """
     lookup = Lookup(follower)
     limits = limits or Limits()
@@ -55,9 +59,13 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         follower.start()
+        if access:
+            access.start()
         if log:
             log.start()
         yield
+        if access:
+            access.stop()
         await asyncio.to_thread(follower.stop)
         await asyncio.to_thread(predictions.close)
         await asyncio.to_thread(labels.close)
@@ -66,6 +74,8 @@ def create_app(
 
     # No generated docs: their page would load its scripts from a CDN, and the routes below are not FastAPI's own.
     app = FastAPI(title="Evergreen serving", openapi_url=None, lifespan=lifespan)
+    if access:
+        app.add_middleware(Guard, access=access, metrics=metrics)
     app.add_exception_handler(RequestError, refused)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(Exception, crashed)
@@ -121,9 +131,10 @@ class _Status:
     async def metrics_page(self, _: Request) -> Response:
         return Response(self._metrics.exposition(), media_type=METRICS_TYPE)
 
-    async def models(self, _: Request) -> Response:
-        table = self._follower.table
-        return as_json({"models": [self._lookup.state(served) for served in table.values()]})
+    async def models(self, request: Request) -> Response:
+        caller = caller_of(request.scope)
+        seen = [served for served in self._follower.table.values() if caller.sees(served.name)]
+        return as_json({"models": [self._lookup.state(served) for served in seen]})
 
     async def metadata(self, request: Request) -> Response:
         served = self._lookup.served(request.path_params["name"])

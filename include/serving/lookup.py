@@ -8,6 +8,7 @@ from fastapi import Request
 
 from include.serving.engine import Engine
 from include.serving.follower import CHAMPION, Follower, Served
+from include.serving.guard import caller_of
 from include.serving.rejection import RequestError, bad, listed, suggest
 
 
@@ -55,9 +56,15 @@ class Lookup:
 
     def _only_model(self, request: Request) -> str:
         name = request.query_params.get("model") or request.headers.get("x-model-name")
+        caller = caller_of(request.scope)
         if name:
+            caller.check(name)
             return name
-        answering = [served.name for served in self.follower.table.values() if served.champion]
+        answering = [
+            served.name
+            for served in self.follower.table.values()
+            if served.champion and caller.sees(served.name)
+        ]
         if len(answering) == 1:
             return answering[0]
         raise bad(

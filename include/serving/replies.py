@@ -13,6 +13,7 @@ import orjson
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
+from include.serving.access import CHALLENGE
 from include.serving.rejection import RequestError
 
 
@@ -32,6 +33,8 @@ def refused(_: Request, error: Exception) -> Response:
     response = as_json({"error": str(error)}, status)
     if status == 503:
         response.headers["Retry-After"] = "1"
+    if status == 401:
+        response.headers["WWW-Authenticate"] = CHALLENGE
     if status == 413:
         response.headers["Connection"] = "close"  # the rest of the body is not read
     return response
