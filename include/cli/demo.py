@@ -57,7 +57,7 @@ def command(ctx: click.Context, down: bool) -> None:
             console.rule("3  The upstream job asks for a training run", align="left")
             train_again(ctx, settings)
         console.rule(f"{'4' if again else '5'}  The live endpoint answers", align="left")
-        show_predictions(settings.serving, _newest_batch(spec, settings))
+        show_predictions(settings.serving, _newest_batch(spec, settings), key=settings.client_key)
         console.rule(f"{'5' if again else '6'}  What there is now", align="left")
         _closing(_summary(settings), settings)
     finally:
@@ -152,12 +152,13 @@ def _summary(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def show_predictions(serving: str, batch: Path) -> None:
+def show_predictions(serving: str, batch: Path, *, key: str = "") -> None:
     """Ask the endpoint about a few customers of a batch and print its answers.
 
     Args:
         serving: Base URL.
         batch: Parquet file of customers.
+        key: API key of serving; empty for none.
     """
     import uuid
 
@@ -168,7 +169,7 @@ def show_predictions(serving: str, batch: Path) -> None:
     from include.errors import ServiceError
 
     rows = pq.read_table(batch).slice(0, _SHOWN).to_pydict()
-    with ServingClient(serving) as client:
+    with ServingClient(serving, key=key) as client:
         described = client.metadata(MODEL)
         body = {
             "id": f"demo-{uuid.uuid4().hex[:8]}",

@@ -49,6 +49,7 @@ class ServingClient:
 
     Args:
         base_url: Such as `http://127.0.0.1:8090`.
+        key: API key to send; empty for none.
         timeout_seconds: For each request.
         transport: Another httpx transport, for tests; None for the network.
     """
@@ -57,12 +58,17 @@ class ServingClient:
         self,
         base_url: str,
         *,
+        key: str = "",
         timeout_seconds: float = 10.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._http = httpx.Client(
-            base_url=self.base_url, timeout=timeout_seconds, transport=transport, trust_env=False
+            base_url=self.base_url,
+            headers=key_header(key),
+            timeout=timeout_seconds,
+            transport=transport,
+            trust_env=False,
         )
 
     def __enter__(self) -> Self:
@@ -137,6 +143,11 @@ class ServingClient:
         if not isinstance(body, dict):
             body = {"error": f"no JSON object but {answer.text[:200]!r}"}
         return Reply(answer.status_code, body, ms)
+
+
+def key_header(key: str) -> dict[str, str]:
+    """Return the header that carries an API key; none for an empty one."""
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _path(model: str, version: str | None) -> str:

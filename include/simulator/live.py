@@ -20,6 +20,7 @@ import httpx
 import orjson
 import pandas as pd
 
+from include.deploy.client import key_header
 from include.errors import ConflictError, ServiceError, SpecError
 from include.settings import Settings
 from include.simulator.batches import write_batch
@@ -73,6 +74,7 @@ class LiveStage:
         follow: Called with the Dag and run id to wait for a training run; returns its result.
         warn: Called with what went wrong without ending the play.
         patience: Seconds to wait for the log.
+        key: API key of serving; empty for none.
     """
 
     spec: Spec
@@ -83,10 +85,16 @@ class LiveStage:
     follow: Callable[[str, str], RunResult] | None = None
     warn: Callable[[str], None] = lambda _: None
     patience: float = 30.0
+    key: str = field(default="", repr=False)
     _http: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self._http = httpx.Client(base_url=self.serving.rstrip("/"), timeout=30, trust_env=False)
+        self._http = httpx.Client(
+            base_url=self.serving.rstrip("/"),
+            headers=key_header(self.key),
+            timeout=30,
+            trust_env=False,
+        )
 
     def __enter__(self) -> Self:
         return self

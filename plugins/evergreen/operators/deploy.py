@@ -55,7 +55,8 @@ class DeployOperator(StageOperator):
             self.log.warning("rollout %s is not built yet: deploying directly", rollout)
         self.link_run(context, self.data["run_id"])
         moves: list[Event] = []
-        with ServingClient(self.bench.settings.serving) as client:
+        settings = self.bench.settings
+        with ServingClient(settings.serving, key=settings.client_key) as client:
             result = deploy(
                 client,
                 model=self.model,
