@@ -17,6 +17,7 @@ umask 077
     done
     echo "AIRFLOW_JWT_SECRET=$(random)"
     echo "AIRFLOW_SECRET_KEY=$(random)"
+    echo "SERVING_KEY=$(random)"
     echo "AIRFLOW_FERNET_KEY=$(fernet)"
 } >".env.$$"
 mv ".env.$$" .env

@@ -183,7 +183,9 @@ def train_and_predict(env: dict[str, str], data: Path) -> None:
     if str(deployed["version"]) != "1":
         raise SystemExit(f"expected version 1 deployed, got {deployed}")
     show_predictions(
-        f"http://127.0.0.1:{env['SERVING_PORT']}", sorted((data / "churn").glob("*.parquet"))[-1]
+        f"http://127.0.0.1:{env['SERVING_PORT']}",
+        sorted((data / "churn").glob("*.parquet"))[-1],
+        key=env["SERVING_KEY"],
     )
 
 
