@@ -53,6 +53,7 @@ def build_model() -> Any:
     from sklearn.pipeline import Pipeline, make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+    from include.engines.pipeline import PipelinePredictor
     from include.serving.engine import LoadedModel
     from include.store.features import Features, model_frame
 
@@ -74,7 +75,8 @@ def build_model() -> Any:
     }
     pipeline = Pipeline(steps).fit(model_frame(rows, features), target)
     example = {name: values.tolist() for name, values in columns(3, seed=2).items()}
-    return LoadedModel("bench", "1", pipeline, meta, example, Path("unused"), "0" * 64)
+    predictor = PipelinePredictor(pipeline, features, "binary")
+    return LoadedModel("bench", "1", predictor, meta, example, Path("unused"))
 
 
 def request_body(rows: int, seed: int) -> bytes:

@@ -10,18 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from include.errors import ModelError
-from include.registry.mlmodel import MODEL_FILE, folder_digest, read_metadata
-from include.registry.package import LoadedPackage, Version
-from include.registry.trust import load_model
+from include.registry.folder import MODEL_FILE, folder_digest, read_metadata
+from include.registry.package import LoadedPackage, Version, VersionFolder
 
 
-def load_version(
+def fetch_version(
     version: Version, cache: Path, download: Callable[[Version, Path], None]
-) -> LoadedPackage:
-    """Return a verified version, downloading it when the cache has no intact copy.
+) -> VersionFolder:
+    """Return a version's verified folder, downloading it when the cache has no intact copy.
 
     Args:
-        version: What to load.
+        version: What to fetch.
         cache: Folder of all downloaded versions.
         download: Puts the version's files into a folder.
 
@@ -39,10 +38,23 @@ def load_version(
     folder = cache / version.name / f"{version.version}-{digest[:12]}"
     if not _intact(folder, digest):
         _fetch(version, folder, digest, where, download)
-    meta = read_metadata(folder)
+    return VersionFolder(read_metadata(folder), folder, version)
+
+
+def load_version(
+    version: Version, cache: Path, download: Callable[[Version, Path], None]
+) -> LoadedPackage:
+    """Return a version as `fetch_version` does, with its scikit-learn pipeline.
+
+    Raises:
+        ModelError: As `fetch_version`, or the pipeline is not to be trusted.
+    """
+    from include.registry.trust import load_model  # brings scikit-learn
+
+    found = fetch_version(version, cache, download)
     # The types MLmodel lists are not looked at: a model must not vouch for itself.
-    pipeline = load_model(folder / MODEL_FILE, str(meta["model_sha256"]))
-    return LoadedPackage(pipeline=pipeline, meta=meta, folder=folder, version=version)
+    pipeline = load_model(found.folder / MODEL_FILE, str(found.meta["model_sha256"]))
+    return LoadedPackage(found.meta, found.folder, version, pipeline)
 
 
 def _fetch(

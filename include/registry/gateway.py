@@ -31,6 +31,7 @@ from include.registry.package import (
     LoadedPackage,
     Package,
     Version,
+    VersionFolder,
     chosen,
 )
 from include.registry.runs import Runs, pages, tagged, token
@@ -207,8 +208,18 @@ class Registry(Runs):
 
     # --- loading ----------------------------------------------------------------------------------
 
+    def fetch(self, version: Version, cache: Path) -> VersionFolder:
+        """Return a version's verified folder without loading what is in it; else as `load`.
+
+        Raises:
+            ModelError: Evergreen did not register it, or its files are not those that were registered.
+        """
+        from include.registry.cache import fetch_version
+
+        return fetch_version(version, cache, self._download)
+
     def load(self, version: Version, cache: Path) -> LoadedPackage:
-        """Return a verified version; from `cache` without asking MLflow when it is there.
+        """Return a verified version with its scikit-learn pipeline; from `cache` without asking MLflow when it is there.
 
         Args:
             version: As returned by this class, or kept by `Version.to_dict`.

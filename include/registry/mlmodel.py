@@ -7,12 +7,11 @@ requirements (8.9 s).
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import platform
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,10 @@ import yaml
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 
-from include.errors import ModelError
+from include.registry.folder import MODEL_FILE, folder_digest
 from include.registry.package import Package
 from include.registry.trust import read_types
 
-MODEL_FILE = "model.skops"
 _REQUIRED = ("mlflow", "scikit-learn", "skops", "numpy", "scipy", "pandas")
 _BY_TYPE = {"xgboost.": "xgboost", "lightgbm.": "lightgbm"}
 _EXAMPLE, _SERVING_EXAMPLE = "input_example.json", "serving_input_example.json"
@@ -108,55 +106,6 @@ def pinned_requirements(types: Sequence[str] = ()) -> list[str]:
     names = [*_REQUIRED]
     names += [name for prefix, name in _BY_TYPE.items() if any(t.startswith(prefix) for t in types)]
     return [f"{name}=={importlib.metadata.version(name)}" for name in names]
-
-
-def folder_digest(folder: Path) -> str:
-    """Return the sha256 over the sorted listing of every file's path and sha256."""
-    lines = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
-
-
-def read_metadata(folder: Path) -> dict[str, Any]:
-    """Return what `Package.metadata` put into the folder's MLmodel file.
-
-    Raises:
-        ModelError: There is no such file, or Evergreen did not write it.
-    """
-    try:
-        content = yaml.safe_load((folder / "MLmodel").read_text())
-        return dict(content["metadata"]["evergreen"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ModelError(
-            str(folder),
-            f"must hold an MLmodel file with Evergreen's metadata, got {type(error).__name__}: {error}",
-            "Train the model again.",
-        ) from error
-
-
-def read_libraries(folder: Path) -> dict[str, str]:
-    """Return the versions of Python and of the libraries that trained a version, by name."""
-    python = yaml.safe_load((folder / "python_env.yaml").read_text())["python"]
-    lines = (folder / "requirements.txt").read_text().splitlines()
-    pins = (line.partition("==") for line in lines if "==" in line)
-    return {"Python": str(python), **{name: version for name, _, version in pins}}
-
-
-def installed_libraries(names: Iterable[str]) -> dict[str, str]:
-    """Return the versions installed here of what `read_libraries` named; `none` for one that is not."""
-    return {
-        name: platform.python_version() if name == "Python" else _installed(name) for name in names
-    }
-
-
-def _installed(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "none"
 
 
 def _write_environment(folder: Path, requirements: list[str]) -> None:

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 if TYPE_CHECKING:
-    from include.store.features import Features
+    import pandas as pd
+
+    from include.store.inputs import Features
 
 PRODUCER = "evergreen"
 TAG_PRODUCER = "evergreen.producer"
@@ -95,18 +95,17 @@ def chosen(same: Iterable[Version]) -> Version:
 
 
 @dataclass(frozen=True)
-class LoadedPackage:
-    """A verified version, ready to predict."""
+class VersionFolder:
+    """A version on disk, with the digest it was registered with."""
 
-    pipeline: Any
     meta: dict[str, Any]
     folder: Path
     version: Version
 
     @property
     def features(self) -> Features:
-        """The columns the pipeline takes, in order."""
-        from include.store.features import Features
+        """The columns the model takes, in order."""
+        from include.store.inputs import Features
 
         return Features.from_dict(self.meta["features"])
 
@@ -114,3 +113,10 @@ class LoadedPackage:
     def classes(self) -> list[Any]:
         """Class labels by code; empty for regression."""
         return list(self.meta["classes"])
+
+
+@dataclass(frozen=True)
+class LoadedPackage(VersionFolder):
+    """A verified version, ready to predict."""
+
+    pipeline: Any

@@ -161,7 +161,7 @@ class Runs(Connection):
 
     def keep_folder(self, run_id: str, folder: Path, path: str) -> None:
         """Store a folder with a run so that `fetch_folder` finds all of it or nothing: its digest comes last."""
-        from include.registry.mlmodel import folder_digest  # brings what models are made of
+        from include.registry.folder import folder_digest
 
         self.log_artifacts(run_id, folder, path)
         self.log(run_id, tags={f"{TAG_FOLDER}.{path}": folder_digest(folder)})
@@ -176,7 +176,7 @@ class Runs(Connection):
         """
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        from include.registry.mlmodel import folder_digest
+        from include.registry.folder import folder_digest
 
         client = self.client
         with self.calls(f"download {path} of run {run_id}"):

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from include.errors import SpecError
+from include.registry.folder import installed_libraries
 from include.registry.lineage import git_commit, lock_hash
-from include.registry.mlmodel import installed_libraries
 from include.reproduce.record import Record
 from include.settings import Settings
 from include.spec.loader import find_spec, load_spec

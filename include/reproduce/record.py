@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from include.errors import ModelError
-from include.registry.mlmodel import read_libraries
+from include.registry.folder import read_libraries
 from include.registry.package import LoadedPackage
 from include.spec.schema import Candidate, Spec, sections_hash
 from include.store.split import Split

@@ -1,7 +1,7 @@
 """The models on serving's own disk: what lets it restart while the registry is away.
 
-Owns `state.json` in the cache folder: for each model its aliases and, for each version in use, where its file
-is, its digest and its metadata. Written atomically after every change; read only when the registry does not
+Owns `state.json` in the cache folder: for each model its aliases and, for each version in use, where its files
+are and its metadata, which holds their digests. Written atomically after every change; read only when the registry does not
 answer. The digest is checked again and the types are judged again on every load.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from include.registry.trust import load_model
+from include.engines.opening import open_version
 from include.serving.engine import LoadedModel
 from include.serving.telemetry import log_event
 
@@ -27,11 +27,9 @@ Aliases = dict[str, dict[str, str]]
 
 
 class Entry(BaseModel):
-    """One version on disk: paths relative to the cache folder, digest, metadata and input example."""
+    """One version on disk: its path relative to the cache folder, metadata (with digests) and input example."""
 
     folder: str
-    file: str
-    sha256: str
     meta: dict[str, Any]
     example: dict[str, list[Any]]
 
@@ -106,16 +104,13 @@ class Cache:
         entry = self.read().models.get(name, {}).get(version)
         if entry is None:
             return None
-        file = self.root / entry.file
-        pipeline = load_model(file, entry.sha256)
-        return LoadedModel(name, version, pipeline, entry.meta, entry.example, file, entry.sha256)
+        folder = self.root / entry.folder
+        predictor = open_version(folder, entry.meta)
+        return LoadedModel(name, version, predictor, entry.meta, entry.example, folder)
 
     def _entry(self, model: LoadedModel) -> Entry:
-        file = model.file.resolve().relative_to(self.root.resolve())
         return Entry(
-            folder=str(file.parent),
-            file=str(file),
-            sha256=model.sha256,
+            folder=str(model.folder.resolve().relative_to(self.root.resolve())),
             meta=dict(model.meta),
             example={name: list(values) for name, values in model.example.items()},
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,28 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from include.engines.predictor import PLATFORMS, Columns, Kind, Predictor
 from include.errors import ModelError
-from include.serving.columns import Columns, Schema
-from include.serving.rejection import RequestError, bad
+from include.serving.columns import Schema
+from include.serving.rejection import RequestError
 from include.serving.tensors import tensor
-from include.store.features import Features, model_frame
+from include.store.inputs import Features
 
 _WARM_UPS = 3
-# Estimators whose predict() is the argmax of predict_proba(): one pass gives both. Others (probability-calibrated
-# SVC, tuned thresholds) may disagree with themselves, so they are asked twice.
-_ARGMAX = frozenset(
-    (
-        "AdaBoostClassifier",
-        "DecisionTreeClassifier",
-        "ExtraTreesClassifier",
-        "GaussianNB",
-        "GradientBoostingClassifier",
-        "HistGradientBoostingClassifier",
-        "LogisticRegression",
-        "MLPClassifier",
-        "RandomForestClassifier",
-    )
-)
+_BATCH = 64  # rows by which the cost of a further row is measured
 
 
 @dataclass(frozen=True)
@@ -47,20 +34,18 @@ class LoadedModel:
     Args:
         name: Registered name.
         version: Registered version.
-        pipeline: Fitted scikit-learn pipeline that takes a model frame.
+        predictor: The version opened by its engine.
         meta: task, target, features, types, classes and lineage, as recorded at registration.
         example: The stored input example: one list of plain values per feature.
-        file: The verified model file.
-        sha256: Its digest.
+        folder: Its verified files.
     """
 
     name: str
     version: str
-    pipeline: Any
+    predictor: Predictor
     meta: Mapping[str, Any]
     example: Mapping[str, Sequence[Any]]
-    file: Path
-    sha256: str
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -78,23 +63,48 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Engine:
-    """Answers for one version; build one with `build_engine`."""
+    """Answers for one version; build one with `build_engine`.
+
+    Args:
+        model: What answers.
+        schema: Its input.
+        classes: Labels by code; empty for regression.
+        task: binary, multiclass or regression.
+        warm_ms: Time one row took when it was built.
+        row_ms: Time each further row of a request took.
+    """
 
     model: LoadedModel
     schema: Schema
     classes: tuple[Any, ...]
     task: str
     warm_ms: float = field(default=0.0, compare=False)
+    row_ms: float = field(default=0.0, compare=False)
 
     @property
     def version(self) -> str:
         """The registered version."""
         return self.model.version
 
+    @property
+    def kind(self) -> Kind:
+        """What computes: onnx or sklearn."""
+        return self.model.predictor.kind
+
+    @property
+    def platform(self) -> str:
+        """The same, as the Open Inference Protocol names it."""
+        return PLATFORMS[self.kind]
+
+    @property
+    def size_bytes(self) -> int:
+        """Rough memory it takes."""
+        return self.model.predictor.size_bytes
+
     @cached_property
     def has_probability(self) -> bool:
         """Whether the estimator gives probabilities."""
-        return self.task != "regression" and hasattr(self.model.pipeline, "predict_proba")
+        return self.task != "regression" and self.model.predictor.has_probability
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
@@ -114,59 +124,32 @@ class Engine:
         return "FP64" if kinds and kinds <= {int, float} else "BYTES"
 
     def predict(self, columns: Columns) -> Prediction:
-        """Return predictions for checked columns, one array of equal length per feature.
+        """Return predictions for checked columns, all of one length.
 
         Raises:
-            RequestError: The pipeline refuses the values, or gives no finite answer for them.
+            RequestError: 422: the model cannot compute with the values, or has no finite answer for them.
         """
-        frame = model_frame(columns, self.schema.features)
-        pipeline = self.model.pipeline
         try:
-            if self.task == "regression":
-                return self._numbers(np.asarray(pipeline.predict(frame), dtype=np.float64))
-            if not self.has_probability:
-                return Prediction(self._labels(pipeline.predict(frame)), None)
-            probability = np.asarray(pipeline.predict_proba(frame), dtype=np.float64)
-            codes = (
-                self._codes[probability.argmax(axis=1)] if self._argmax else pipeline.predict(frame)
-            )
+            answer = self.model.predictor.answer(columns)
         except ValueError as error:
-            raise bad(
-                "inputs",
-                f"must be values the model can compute with, got {_first_line(error)}",
-                "Check the values for extremes the training data never had.",
+            raise _no_answer(
+                f"must be values the model can compute with, got {_first_line(error)}"
             ) from error
-        return Prediction(self._labels(codes), self._spread(probability))
-
-    @cached_property
-    def _argmax(self) -> bool:
-        pipeline = self.model.pipeline
-        last = pipeline.steps[-1][1] if hasattr(pipeline, "steps") else pipeline
-        kind = type(last)
-        return kind.__name__ in _ARGMAX and kind.__module__.startswith("sklearn.")
-
-    @cached_property
-    def _codes(self) -> npt.NDArray[np.int64]:
-        return np.asarray(self.model.pipeline.classes_, dtype=np.int64)
-
-    def _labels(self, codes: npt.NDArray[Any]) -> list[Any]:
-        return [self.classes[code] for code in np.asarray(codes, dtype=np.int64).tolist()]
+        if self.task == "regression":
+            return Prediction(_finite(answer.predict).tolist(), None)
+        labels = [self.classes[code] for code in answer.predict.tolist()]
+        if answer.probability is None:
+            return Prediction(labels, None)
+        return Prediction(labels, self._spread(answer.probability))
 
     def _spread(self, probability: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return one column per class of the model, also for classes the estimator never saw."""
-        if not np.isfinite(probability).all():
-            raise _not_finite(probability.sum(axis=1))
+        _finite(probability)
         if probability.shape[1] == len(self.classes):
             return np.ascontiguousarray(probability)
         full = np.zeros((len(probability), len(self.classes)))
-        full[:, self._codes] = probability
+        full[:, self.model.predictor.codes] = probability
         return full
-
-    def _numbers(self, values: npt.NDArray[np.float64]) -> Prediction:
-        flat = values.ravel()
-        if not np.isfinite(flat).all():
-            raise _not_finite(flat)
-        return Prediction(flat.tolist(), None)
 
     def tensors(self, prediction: Prediction, wanted: Sequence[str] = ()) -> list[dict[str, Any]]:
         """Return the prediction as output tensors, those in `wanted` or all."""
@@ -258,11 +241,8 @@ def _tested(engine: Engine, where: str) -> Engine:
             name: engine.schema.column(name, list(example[name]), "example column")
             for name in engine.schema.names
         }
-        one_row = {name: values[:1] for name, values in columns.items()}
         prediction = engine.predict(columns)
-        started = time.perf_counter()
-        for _ in range(_WARM_UPS):
-            engine.predict(one_row)
+        warm_ms, row_ms = _timed(engine, columns, rows)
     except RequestError as error:
         raise _untested(where, f"{error.where}: {error.rule}") from error
     except Exception as error:  # whatever an estimator raises on its own example
@@ -272,8 +252,21 @@ def _tested(engine: Engine, where: str) -> Engine:
         raise _untested(where, f"{len(prediction.predict)} predictions for {rows} rows")
     if probability is not None and not np.allclose(probability.sum(axis=1), 1.0, atol=1e-6):
         raise _untested(where, "probabilities that do not sum to 1")
-    warm_ms = (time.perf_counter() - started) / _WARM_UPS * 1000
-    return Engine(engine.model, engine.schema, engine.classes, engine.task, round(warm_ms, 3))
+    return replace(engine, warm_ms=warm_ms, row_ms=row_ms)
+
+
+def _timed(engine: Engine, columns: Columns, rows: int) -> tuple[float, float]:
+    """Return the milliseconds of one row and of each further one, best of a few: this also warms up."""
+    one = {name: list(values[:1]) for name, values in columns.items()}
+    many = {name: [values[row % rows] for row in range(_BATCH)] for name, values in columns.items()}
+    single, batch = (min(_seconds(engine, some) for _ in range(_WARM_UPS)) for some in (one, many))
+    return round(single * 1000, 4), round(max(0.0, batch - single) / (_BATCH - 1) * 1000, 5)
+
+
+def _seconds(engine: Engine, columns: Columns) -> float:
+    started = time.perf_counter()
+    engine.predict(columns)
+    return time.perf_counter() - started
 
 
 def _first_line(error: Exception) -> str:
@@ -288,10 +281,19 @@ def _untested(where: str, got: str) -> ModelError:
     )
 
 
-def _not_finite(values: npt.NDArray[np.float64]) -> RequestError:
-    row = int((~np.isfinite(values)).argmax())
-    return bad(
-        "inputs",
-        f"must lead to a finite prediction, got none for row {row}",
-        "Check the values for extremes the training data never had.",
-    )
+def _finite(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return values, shape (n,) or (n, classes), that are all finite.
+
+    Raises:
+        RequestError: 422, naming the first row that is not.
+    """
+    sane = np.isfinite(values)
+    if sane.all():
+        return values
+    row = int(np.atleast_2d(~sane.T).any(axis=0).argmax())
+    raise _no_answer(f"must lead to a finite prediction, got none for row {row}")
+
+
+def _no_answer(rule: str) -> RequestError:
+    fix = "Check the values for extremes the training data never had."
+    return RequestError(422, "inputs", rule, fix)

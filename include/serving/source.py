@@ -12,9 +12,9 @@ from typing import Any
 
 import orjson
 
+from include.engines.opening import open_version
 from include.errors import ModelError
 from include.registry.gateway import Registry
-from include.registry.mlmodel import MODEL_FILE
 from include.registry.runs import pages
 from include.serving.engine import LoadedModel
 
@@ -61,15 +61,14 @@ class RegistrySource:
                 "must exist in the registry, got nothing",
                 "Set the alias on another version.",
             )
-        package = self._registry.load(found, cache)
+        fetched = self._registry.fetch(found, cache)
         return LoadedModel(
             name=name,
             version=version,
-            pipeline=package.pipeline,
-            meta=package.meta,
-            example=read_example(package.folder / _EXAMPLE),
-            file=package.folder / MODEL_FILE,
-            sha256=str(package.meta["model_sha256"]),
+            predictor=open_version(fetched.folder, fetched.meta),
+            meta=fetched.meta,
+            example=read_example(fetched.folder / _EXAMPLE),
+            folder=fetched.folder,
         )
 
 

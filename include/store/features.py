@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -18,31 +16,12 @@ import pyarrow as pa
 
 from include.errors import DataError
 from include.spec.schema import Spec
+from include.store.inputs import Features as Features
+from include.store.inputs import category_text as category_text
+from include.store.inputs import is_missing
 from include.store.snapshots import Manifest, to_frame
 
 _NUMERIC_TYPES = ("int", "float", "bool")
-
-
-@dataclass(frozen=True)
-class Features:
-    """The columns a model learns from, in the order of its input."""
-
-    numeric: tuple[str, ...]
-    categorical: tuple[str, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All names: the numeric ones, then the categorical ones."""
-        return self.numeric + self.categorical
-
-    def to_dict(self) -> dict[str, list[str]]:
-        """Return plain JSON values."""
-        return {"numeric": list(self.numeric), "categorical": list(self.categorical)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Sequence[str]]) -> Features:
-        """Read what `to_dict` returned."""
-        return cls(tuple(data["numeric"]), tuple(data["categorical"]))
 
 
 def no_column(where: str, what: str, name: str, known: Iterable[str]) -> DataError:
@@ -143,17 +122,13 @@ def _numbers(values: pd.Series[Any] | Sequence[Any], name: str) -> npt.NDArray[n
         return values.astype(np.float64)
     given = list(values)
     for value in given:
-        if not (_is_missing(value) or _is_number(value)):
+        if not (is_missing(value) or _is_number(value)):
             raise DataError(
                 "model input",
                 f"{name!r} must hold numbers, got {value!r}",
                 "Send a number or null.",
             )
-    return np.array([np.nan if _is_missing(v) else float(v) for v in given], dtype=np.float64)
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or value is pd.NA or value is pd.NaT or value != value
+    return np.array([np.nan if is_missing(v) else float(v) for v in given], dtype=np.float64)
 
 
 def _is_number(value: Any) -> bool:
@@ -193,22 +168,6 @@ def _pick(texts: npt.NDArray[np.object_], codes: npt.NDArray[Any]) -> npt.NDArra
     choices[:-1] = texts
     picked: npt.NDArray[np.object_] = choices[codes]
     return picked
-
-
-def category_text(value: Any) -> str | None:
-    """Return one value as a category is written; None where missing."""
-    if isinstance(value, str):
-        return str(value)
-    if _is_missing(value):
-        return None
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
-    if isinstance(value, float | np.floating):
-        number = float(value)
-        return str(int(number)) if number.is_integer() else repr(number)
-    if isinstance(value, date):  # also datetime and Timestamp
-        return value.isoformat()
-    return str(value)
 
 
 # --- target ---------------------------------------------------------------------------------------------

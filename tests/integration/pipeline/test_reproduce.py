@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from include.cli.group import evergreen
-from include.registry.mlmodel import MODEL_FILE
+from include.registry.folder import MODEL_FILE
 from include.registry.package import LoadedPackage, Package, Version
 from include.settings import ROOT
 from include.store.example import example_frame

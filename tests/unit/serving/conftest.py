@@ -10,13 +10,21 @@ import pytest
 from fastapi.testclient import TestClient
 
 from include.serving.app import create_app
-from include.serving.engine import Engine, LoadedModel, build_engine
+from include.serving.engine import Engine, build_engine
 from include.serving.follower import Follower
 from include.serving.prediction_log import LogLimits
 from include.serving.predictions import Limits
 from include.serving.telemetry import Metrics
 from include.store.files import open_store
-from tests.unit.serving.registry import CHURN, COLOUR, EXAMPLE, PRICE, MemoryRegistry, fit, wait_for
+from tests.unit.serving.registry import (
+    CHURN,
+    COLOUR,
+    PRICE,
+    MemoryRegistry,
+    fit,
+    loaded,
+    wait_for,
+)
 
 
 @pytest.fixture(scope="session")
@@ -83,5 +91,4 @@ def served(
 @pytest.fixture(scope="session")
 def engine(pipelines: dict[str, Any]) -> Engine:
     """A churn engine that needs no server."""
-    model = LoadedModel("churn", "3", pipelines["churn"], CHURN, EXAMPLE, Path("unused"), "0" * 64)
-    return build_engine(model)
+    return build_engine(loaded(pipelines["churn"]))

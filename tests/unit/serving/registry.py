@@ -16,8 +16,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
+from include.engines.opening import open_version
+from include.engines.pipeline import PipelinePredictor
 from include.errors import ModelError, ServiceError
-from include.registry.trust import dump_model, load_model
+from include.registry.trust import dump_model
 from include.serving.engine import LoadedModel
 from include.store.features import Features, model_frame
 
@@ -79,6 +81,12 @@ def fit(meta: Mapping[str, Any], seed: int = 0) -> Any:
     return Pipeline(steps).fit(frame, np.digitize(signal, edges))
 
 
+def loaded(pipeline: Any, meta: Mapping[str, Any] = CHURN, example: Any = EXAMPLE) -> LoadedModel:
+    """A version that is opened but not tried."""
+    predictor = PipelinePredictor(pipeline, FEATURES, str(meta["task"]))
+    return LoadedModel("churn", "3", predictor, meta, example, Path("unused"))
+
+
 class MemoryRegistry:
     """A `ModelSource` that keeps aliases in memory and model files in a folder, and can be taken down."""
 
@@ -89,7 +97,7 @@ class MemoryRegistry:
         self.hangs.set()  # cleared: calls wait
         self.loads: list[tuple[str, str]] = []
         self._aliases: dict[str, dict[str, str]] = {}
-        self._stored: dict[tuple[str, str], tuple[Path, str, dict[str, Any], dict[str, Any]]] = {}
+        self._stored: dict[tuple[str, str], tuple[Path, dict[str, Any], dict[str, Any]]] = {}
 
     def add(
         self, name: str, version: str, meta: Mapping[str, Any], pipeline: Any, example: Any = None
@@ -97,7 +105,8 @@ class MemoryRegistry:
         path = self.folder / name / version / "model.skops"
         digest = dump_model(pipeline, path)
         stored = dict(EXAMPLE if example is None else example)
-        self._stored[name, version] = (path, digest, dict(meta), stored)
+        known = {**meta, "model_sha256": digest}
+        self._stored[name, version] = (path, known, stored)
 
     def spoil(self, name: str, version: str) -> None:
         path = self._stored[name, version][0]
@@ -121,11 +130,12 @@ class MemoryRegistry:
         self.loads.append((name, version))
         if (name, version) not in self._stored:
             raise ModelError(f"{name} {version}", "must exist, got nothing", "Register it.")
-        path, digest, meta, example = self._stored[name, version]
+        path, meta, example = self._stored[name, version]
         copy = cache / name / version / "model.skops"
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
-        return LoadedModel(name, version, load_model(copy, digest), meta, example, copy, digest)
+        predictor = open_version(copy.parent, meta)
+        return LoadedModel(name, version, predictor, meta, example, copy.parent)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 15.0) -> Any:

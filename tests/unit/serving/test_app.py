@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from include.serving import engine
+from include.engines import pipeline
 from include.serving.app import create_app
 from include.serving.follower import Follower
 from include.serving.predictions import Limits
@@ -210,7 +210,7 @@ def test_one_request_too_many_is_told_to_wait(
             go_on.wait(10)
             return model_frame(*given)
 
-        monkeypatch.setattr(engine, "model_frame", slow)
+        monkeypatch.setattr(pipeline, "model_frame", slow)
         results: list[Any] = []
 
         def ask() -> None:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +10,10 @@ from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import Pipeline
 
 from include.errors import ModelError
-from include.serving.engine import Engine, LoadedModel, build_engine
+from include.serving.engine import Engine, build_engine
 from include.serving.rejection import RequestError
 from include.store.features import model_frame
-from tests.unit.serving.registry import CHURN, COLOUR, EXAMPLE, FEATURES, PRICE, fit, rows
-
-
-def loaded(pipeline: Any, meta: Mapping[str, Any] = CHURN, example: Any = EXAMPLE) -> LoadedModel:
-    return LoadedModel("churn", "3", pipeline, meta, example, Path("unused"), "0" * 64)
+from tests.unit.serving.registry import CHURN, COLOUR, EXAMPLE, FEATURES, PRICE, fit, loaded, rows
 
 
 def columns(count: int = 40) -> dict[str, Any]:
@@ -106,7 +100,7 @@ def test_the_label_datatype_follows_the_classes(
     assert set(tensor["data"]) == wanted
 
 
-def test_values_without_a_finite_answer_are_the_callers_to_mend() -> None:
+def test_valid_values_without_a_finite_answer_are_the_versions_fault() -> None:
     linear = with_last(fit(CHURN), LinearRegression())
     linear.steps[-1][1].coef_[:] = 1e300
     engine = Engine(
@@ -114,8 +108,9 @@ def test_values_without_a_finite_answer_are_the_callers_to_mend() -> None:
     )
     extreme = columns(3) | {"income": np.array([0.0, 1e300, 0.0])}
     extreme["age"][:] = 0.0
-    with pytest.raises(RequestError, match=r"finite prediction, got none for row 1"):
+    with pytest.raises(RequestError, match=r"finite prediction, got none for row 1") as caught:
         engine.predict(extreme)
+    assert caught.value.status == 422
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""The ONNX engine: preparation in float64 NumPy, the estimator in ONNX Runtime.
+
+The graph takes one float64 matrix `X` and answers `probability` or `value` in float64. One thread per session:
+requests run side by side, and a pool per model would only fight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from include.engines.predictor import ONNX, Answer, Columns, Kind
+from include.engines.preparation import Preparation
+from include.errors import ModelError
+
+INPUT, PROBABILITY, VALUE = "X", "probability", "value"
+ONNX_FILE, PREPARATION_FILE = "estimator.onnx", "preparation.json"
+# What a session keeps of its graph, against the file: measured, see docs/engines.md.
+_SESSION_FACTOR, _SESSION_BYTES = 4, 300_000
+
+
+class OnnxPredictor:
+    """A preparation and a graph.
+
+    Args:
+        preparation: Makes the matrix.
+        graph: Serialized ONNX model.
+        codes: Code of the class of each column of its probabilities; empty for regression.
+    """
+
+    kind: Kind = ONNX
+
+    def __init__(
+        self, preparation: Preparation, graph: bytes, codes: npt.NDArray[np.int64]
+    ) -> None:
+        self.preparation, self.codes = preparation, codes
+        self.has_probability = bool(len(codes))
+        self.size_bytes = len(graph) * _SESSION_FACTOR + _SESSION_BYTES
+        self._session = start_session(graph)
+        self._wanted = [PROBABILITY if self.has_probability else VALUE]
+
+    def answer(self, columns: Columns) -> Answer:
+        """Predict; see `include.engines.predictor.Predictor`."""
+        found = self._session.run(self._wanted, {INPUT: self.preparation.matrix(columns)})[0]
+        if not self.has_probability:
+            return Answer(found.reshape(-1), None)
+        return Answer(self.codes[found.argmax(axis=1)], found)
+
+
+def start_session(graph: bytes) -> Any:
+    """Return an ONNX Runtime session on one thread of the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # warnings would go to standard error, one a version
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def open_onnx(folder: Path, engine: Mapping[str, Any]) -> OnnxPredictor:
+    """Open the ONNX files of a version.
+
+    Args:
+        folder: The version's folder.
+        engine: What its metadata says of its engine: the files' digests and the classes' codes.
+
+    Raises:
+        ModelError: A file is missing, damaged, or not the one that was registered.
+    """
+    graph = _verified(folder / ONNX_FILE, str(engine["onnx_sha256"]))
+    stored = _verified(folder / PREPARATION_FILE, str(engine["preparation_sha256"]))
+    try:
+        preparation = Preparation.from_dict(json.loads(stored))
+        return OnnxPredictor(preparation, graph, np.array(engine["codes"], dtype=np.int64))
+    except Exception as error:  # ONNX Runtime has a dozen kinds, none with a base of its own
+        raise ModelError(
+            str(folder / ONNX_FILE),
+            f"must be a model ONNX Runtime can open, got {type(error).__name__}: {error}",
+            "Check that onnxruntime has the version the model was registered with.",
+        ) from error
+
+
+def _verified(path: Path, sha256: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            str(path), f"must be a readable file, got {error}", "Train the model again."
+        ) from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != sha256:
+        raise ModelError(
+            str(path),
+            f"must have sha256 {sha256}, got {digest}",
+            "The file was changed after registration: do not use it, train the model again.",
+        )
+    return data
