@@ -7,6 +7,7 @@ containers: only these settings differ.
 from __future__ import annotations
 
 from functools import cached_property
+from ipaddress import ip_address
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -108,6 +109,14 @@ class Settings(BaseSettings):
     def serving(self) -> str:
         """Base URL of the serving process, without a trailing slash."""
         return (self.serving_url or f"http://127.0.0.1:{self.serving_port}").rstrip("/")
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach what binds `host`."""
+        try:
+            return self.host == "localhost" or ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
 
     @property
     def client_key(self) -> str:

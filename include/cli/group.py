@@ -21,6 +21,7 @@ COMMANDS = {
     "status": "Say what runs, and where.",
     "logs": "Show the end of a component's log.",
     "password": "Show the logins of the embedded stack.",
+    "key": "Manage the API keys of serving.",
     "new": "Profile a data file and write a spec for it.",
     "check": "List every problem of every spec.",
     "trigger": "Have Airflow train a model.",

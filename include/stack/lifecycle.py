@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from include.errors import ServiceError
 from include.settings import Settings
@@ -91,6 +92,7 @@ def up(
     prepare(layout)
     with layout.lock(lambda: reports.say(_BUSY)):
         credentials = ensure_credentials(layout)
+        _ensure_client_key(settings)
         supervisor = find_supervisor(layout)
         if supervisor is not None and supervisor.state() != "RUNNING":
             _stop(layout, reports)  # on its way out, say by a `down` that was killed half-way
@@ -169,6 +171,16 @@ def _start_missing(
     reports.say(f"Starting {', '.join(c.name for c in missing)}.")
     for component in missing:
         supervisor.start(component.name)
+
+
+def _ensure_client_key(settings: Settings) -> None:
+    """Give our own clients a key where serving will ask everybody for one."""
+    if settings.on_loopback:
+        return
+    from include.ledger.ledger import Ledger
+    from include.stack.client_key import ensure_client_key
+
+    ensure_client_key(settings, Ledger(settings.ledger_dsn), datetime.now(UTC))
 
 
 def _migrate(

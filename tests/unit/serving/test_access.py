@@ -14,12 +14,13 @@ from fastapi.testclient import TestClient
 from include.errors import ServiceError, SpecError
 from include.ledger.keys import ApiKey
 from include.ledger.ledger import Ledger
-from include.serving.access import ANYBODY, Access, on_loopback
+from include.serving.access import ANYBODY, Access
 from include.serving.app import create_app
 from include.serving.follower import Follower
 from include.serving.key_copy import KeyCopy
 from include.serving.rejection import RequestError
 from include.serving.telemetry import Metrics
+from include.settings import Settings
 from tests.unit.serving.registry import CHURN, PRICE, MemoryRegistry, wait_for
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -86,7 +87,7 @@ def refusal(access: Access, headers: list[tuple[bytes, bytes]]) -> RequestError:
     ],
 )
 def test_loopback(host: str, local: bool) -> None:
-    assert on_loopback(host) is local
+    assert Settings(host=host).on_loopback is local
 
 
 def test_open_until_there_is_a_key(world: World) -> None:
