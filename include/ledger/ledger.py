@@ -16,6 +16,7 @@ from sqlalchemy import select
 from include.ledger.chain import Event, append, canonical, find_event, iso, last, to_event, walk
 from include.ledger.keys import ApiKeys
 from include.ledger.queries import DECISION_KEY
+from include.ledger.replicas import Replicas
 from include.ledger.tables import EVENTS
 from include.ledger.wishes import Wishes
 
@@ -33,7 +34,7 @@ class Verification:
         return self.problem is None
 
 
-class Ledger(Wishes, ApiKeys):
+class Ledger(Wishes, ApiKeys, Replicas):
     """One ledger: `Ledger("sqlite:///ledger.db")` or `Ledger("postgresql://user:password@host/evergreen")`.
 
     Nothing is opened before the first call; tables are made when missing, safely when several processes start

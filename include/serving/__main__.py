@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 
@@ -38,19 +39,24 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until told to stop; requests under way are finished first."""
     import uvicorn
 
+    from include.ledger.ledger import Ledger
     from include.registry.gateway import Registry
     from include.serving.access import open_access
     from include.serving.app import create_app
     from include.serving.follower import Follower
     from include.serving.prediction_log import LogLimits
+    from include.serving.replicas import Reporter
     from include.serving.source import RegistrySource
     from include.serving.telemetry import Metrics
     from include.store.files import open_store
 
-    source = RegistrySource(Registry(settings.mlflow))
     metrics = Metrics()
+    source = RegistrySource(Registry(settings.mlflow))
+    follower = Follower(source, settings.home / "serving-cache", metrics)
+    reporter = Reporter(Ledger(settings.ledger_dsn), lambda: follower.table)
+    follower.on_change = reporter.wake
     app = create_app(
-        Follower(source, settings.home / "serving-cache", metrics),
+        follower,
         metrics,
         store=open_store(settings.store_uri),
         log_limits=LogLimits(seconds=settings.log_seconds),
@@ -59,7 +65,14 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     config = uvicorn.Config(
         app, log_config=None, access_log=False, timeout_graceful_shutdown=_DRAIN_SECONDS
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    # uvicorn raises the signal that ended it once more when it is done; what follows must still run.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    reporter.start()
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        reporter.stop()
 
 
 def main() -> int:

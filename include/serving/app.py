@@ -169,4 +169,5 @@ class _Status:
         return as_json(body | self._lookup.state(served), status)
 
     async def example(self, request: Request) -> Response:
-        return as_json(self._lookup.engine(request).example_body())
+        engine = await self._lookup.engine(request)
+        return as_json(engine.example_body())

@@ -1,7 +1,7 @@
 """The models on serving's own disk: what lets it restart while the registry is away.
 
-Owns `state.json` in the cache folder: for each model its aliases and, for each version in use, where its files
-are and its metadata, which holds their digests. Written atomically after every change; read only when the registry does not
+Owns `state.json` in the cache folder: for each model its aliases and rollout and, for each version in use, where its
+files are and its metadata, which holds their digests. Written atomically after every change; read only when the registry does not
 answer. The digest is checked again and the types are judged again on every load.
 """
 
@@ -17,13 +17,13 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from include.engines.opening import open_version
+from include.registry.rollouts import Rollout
 from include.serving.engine import LoadedModel
+from include.serving.served import Wanted
 from include.serving.telemetry import log_event
 
 _STATE = "state.json"
 _KEPT = 3  # retired versions per model that stay on disk, for a rollback without a download
-
-Aliases = dict[str, dict[str, str]]
 
 
 class Entry(BaseModel):
@@ -37,7 +37,12 @@ class Entry(BaseModel):
 class State(BaseModel):
     """What the state file says."""
 
-    aliases: Aliases = Field(default_factory=dict, description="Alias to version, by model.")
+    aliases: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="Alias to version, by model."
+    )
+    rollouts: dict[str, str] = Field(
+        default_factory=dict, description="Rollout as in the registry's tag, by model."
+    )
     champions: dict[str, str] = Field(
         default_factory=dict, description="Version that last answered as champion, by model."
     )
@@ -47,6 +52,13 @@ class State(BaseModel):
     retired: dict[str, list[str]] = Field(
         default_factory=dict, description="Folders no longer in use, newest last, by model."
     )
+
+    def wanted(self) -> dict[str, Wanted]:
+        """Return what the registry said last."""
+        return {
+            name: Wanted(aliases, Rollout.from_tag(self.rollouts.get(name)))
+            for name, aliases in self.aliases.items()
+        }
 
 
 class Cache:
@@ -68,7 +80,7 @@ class Cache:
 
     def write(
         self,
-        aliases: Mapping[str, Mapping[str, str]],
+        wanted: Mapping[str, Wanted],
         models: Iterable[LoadedModel],
         champions: Mapping[str, str],
     ) -> None:
@@ -79,7 +91,9 @@ class Cache:
         """
         before = self.read()
         state = State(
-            aliases={name: dict(of) for name, of in aliases.items()}, champions=dict(champions)
+            aliases={name: dict(of.aliases) for name, of in wanted.items()},
+            rollouts={name: of.rollout.to_tag() for name, of in wanted.items() if of.rollout},
+            champions=dict(champions),
         )
         for model in models:
             state.models.setdefault(model.name, {})[model.version] = self._entry(model)

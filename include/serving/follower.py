@@ -1,4 +1,4 @@
-"""Follows the registry's aliases and keeps the table of engines that answer.
+"""Follows the registry's aliases and rollouts and keeps the table of engines that answer.
 
 Owns the life of a version inside serving: seen at the registry, loaded, verified, warmed up, self-tested on its
 stored example, and only then put into the table, by one assignment. Requests take the table once and keep what
@@ -15,17 +15,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from include.errors import EvergreenError, ModelError, ServiceError
-from include.serving.cache import Aliases, Cache
+from include.serving.cache import Cache
 from include.serving.engine import Engine, LoadedModel, build_engine
+from include.serving.served import CHAMPION, Failure, Served, Wanted, serve
 from include.serving.telemetry import Metrics, log_event
 
-CHAMPION, CHALLENGER = "champion", "challenger"
-_ROLES = (CHAMPION, CHALLENGER)
 _RETRY_SECONDS = {True: 2.0, False: 30.0}  # first pause after a transient / a permanent failure
 _RETRY_LIMIT = 300.0
 _PATIENCE = 3.0  # seconds to wait for the registry's first answer before the disk cache is used
@@ -37,8 +35,8 @@ Key = tuple[str, str]
 class ModelSource(Protocol):
     """What serving needs of a registry; calls may block and come from worker threads."""
 
-    def aliases(self) -> Mapping[str, Mapping[str, str]]:
-        """Return alias to version for every model.
+    def models(self) -> Mapping[str, Wanted]:
+        """Return aliases and rollout of every model.
 
         Raises:
             ServiceError: The registry does not answer.
@@ -51,54 +49,6 @@ class ModelSource(Protocol):
             ModelError: It is not to be trusted, or cannot be loaded.
             ServiceError: The registry does not answer.
         """
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a version does not answer.
-
-    Args:
-        error: One sentence.
-        permanent: Whether trying again without a change is pointless (it is tried again all the same).
-        attempts: Failed attempts so far.
-        retry_at: Clock reading of the next attempt, seconds.
-    """
-
-    error: str
-    permanent: bool
-    attempts: int
-    retry_at: float = field(compare=False)
-
-
-@dataclass(frozen=True)
-class Served:
-    """One model as of now: what its aliases want and what answers.
-
-    Args:
-        name: Registered name.
-        wanted: Alias to version, champion and challenger only.
-        champion: Answers at the model's own path; the version before while a new one loads or fails.
-        challenger: Answers at its version's path only.
-        failures: By version.
-    """
-
-    name: str
-    wanted: Mapping[str, str]
-    champion: Engine | None
-    challenger: Engine | None
-    failures: Mapping[str, Failure]
-
-    @property
-    def engines(self) -> tuple[Engine, ...]:
-        """The engines that answer, champion first, each once."""
-        both = [engine for engine in (self.champion, self.challenger) if engine is not None]
-        return tuple({engine.version: engine for engine in both}.values())
-
-    def engine(self, version: str | None) -> Engine | None:
-        """Return the engine of a version (None: the champion), or None when it does not answer."""
-        if version is None:
-            return self.champion
-        return next((engine for engine in self.engines if engine.version == version), None)
 
 
 class Follower:
@@ -122,11 +72,12 @@ class Follower:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.table: Mapping[str, Served] = {}
+        self.on_change: Callable[[], None] = _nothing
         self.registry_error: str | None = None
         self.ready = False
         self._source, self._cache, self._metrics = source, Cache(cache), metrics
         self._poll_seconds, self._clock = poll_seconds, clock
-        self._wanted: Aliases | None = None
+        self._wanted: dict[str, Wanted] | None = None
         self._online = False
         self._engines: dict[Key, Engine] = {}
         self._idle: dict[Key, float] = {}
@@ -134,7 +85,7 @@ class Follower:
         self._failures: dict[Key, Failure] = {}
         self._saved: object = None
         self._last_good: dict[str, str] = {}
-        self._poll: Future[Mapping[str, Mapping[str, str]]] | None = None
+        self._poll: Future[Mapping[str, Wanted]] | None = None
         self._next_poll = self._started = clock()
         self._wake, self._stop = threading.Event(), threading.Event()
         self._pollers = ThreadPoolExecutor(1, "registry-poll")
@@ -182,7 +133,7 @@ class Follower:
 
     def _take_poll(self, now: float) -> None:
         if self._poll is None and now >= self._next_poll:
-            self._poll = self._pollers.submit(self._source.aliases)
+            self._poll = self._pollers.submit(self._source.models)
             self._poll.add_done_callback(lambda _: self._wake.set())
         if self._poll is not None and self._poll.done():
             poll, self._poll = self._poll, None
@@ -191,10 +142,10 @@ class Follower:
             self._note_registry(None if error is None else _sentence(error))
             if error is None:
                 self._online = True
-                self._wanted = _roles(poll.result())
+                self._wanted = _acted_on(poll.result())
         waited = self.registry_error is not None or now - self._started >= _PATIENCE
         if self._wanted is None and waited:
-            stored = _roles(self._cache.read().aliases)
+            stored = _acted_on(self._cache.read().wanted())
             if stored:
                 self._wanted = stored
                 log_event("cache_used", models=sorted(stored), reason=self.registry_error or "slow")
@@ -281,7 +232,7 @@ class Follower:
 
     def _swap(self) -> None:
         wanted = self._wanted or {}
-        table = {name: self._served(name, roles) for name, roles in sorted(wanted.items())}
+        table = {name: self._served(name, of) for name, of in sorted(wanted.items())}
         before, self.table = (
             self.table,
             table,
@@ -290,6 +241,8 @@ class Follower:
         self._let_go(self._engines.keys() - used - self._needed())
         for name in sorted({*before, *table}):
             self._report(name, before.get(name), table.get(name))
+        if before != table:
+            self.on_change()
 
     def _let_go(self, unused: set[Key]) -> None:
         """Free engines nobody asked for in a while: aliases move one by one, and some move back."""
@@ -300,29 +253,26 @@ class Follower:
                 del self._engines[key], self._idle[key]
 
     def _needed(self) -> set[Key]:
-        """Return what should be in memory: what the aliases want, and what stands in for a failed champion.
+        """Return what should be in memory: what aliases and rollouts want, and what stands in for a failed champion.
 
         A stand-in is only needed after a restart: the version that last answered is then on disk only.
         """
         needed: set[Key] = set()
-        for name, roles in (self._wanted or {}).items():
-            needed.update((name, version) for version in roles.values())
-            last = self._last_good.get(name)
-            if last and CHAMPION in roles and (name, roles[CHAMPION]) in self._failures:
+        for name, wanted in (self._wanted or {}).items():
+            needed.update((name, version) for version in wanted.versions)
+            last, champion = self._last_good.get(name), wanted.aliases.get(CHAMPION)
+            if last and champion and (name, champion) in self._failures:
                 needed.add((name, last))
         return needed
 
-    def _served(self, name: str, roles: Mapping[str, str]) -> Served:
+    def _served(self, name: str, wanted: Wanted) -> Served:
         before = self.table.get(name)
-        champion = self._engines.get((name, roles.get(CHAMPION, "")))
-        if (
-            champion is None and CHAMPION in roles
-        ):  # until the new one is ready, or for good when it fails
-            last = self._engines.get((name, self._last_good.get(name, "")))
-            champion = before.champion if before and before.champion else last
-        challenger = self._engines.get((name, roles.get(CHALLENGER, "")))
+        # Until the new champion is ready, or for good when it fails: the one before.
+        last = self._engines.get((name, self._last_good.get(name, "")))
+        stand_in = before.champion if before and before.champion else last
+        engines = {version: e for (of, version), e in self._engines.items() if of == name}
         failures = {version: f for (of, version), f in self._failures.items() if of == name}
-        return Served(name, roles, champion, challenger, failures)
+        return serve(name, wanted, engines, failures, stand_in)
 
     def _report(self, name: str, before: Served | None, after: Served | None) -> None:
         old = before.champion.version if before and before.champion else None
@@ -354,13 +304,14 @@ class Follower:
         self._saved = now_used
 
 
-def _roles(aliases: Mapping[str, Mapping[str, str]]) -> Aliases:
-    """Keep the aliases serving acts on, and the models that have one."""
-    kept = {
-        name: {role: str(of[role]) for role in _ROLES if of.get(role)}
-        for name, of in aliases.items()
-    }
-    return {name: roles for name, roles in kept.items() if roles}
+def _nothing() -> None:
+    """Tell nobody."""
+
+
+def _acted_on(models: Mapping[str, Wanted]) -> dict[str, Wanted]:
+    """Keep what serving acts on, and the models of which anything is left."""
+    kept = {name: wanted.acted_on() for name, wanted in models.items()}
+    return {name: wanted for name, wanted in kept.items() if wanted is not None}
 
 
 def _sentence(error: BaseException) -> str:

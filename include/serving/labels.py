@@ -20,12 +20,12 @@ from fastapi import Request, Response
 from include.errors import EvergreenError
 from include.serving.bodies import JSON, check_media, read_body
 from include.serving.engine import Engine
-from include.serving.follower import Served
 from include.serving.identity import check_days, read_key, read_time, request_id
 from include.serving.lookup import Lookup, not_answering
 from include.serving.predictions import Limits
 from include.serving.rejection import RequestError, bad, listed, quote, suggest
 from include.serving.replies import as_json
+from include.serving.served import Served
 from include.serving.telemetry import Metrics, log_event
 from include.serving.tensors import read_json
 from include.store.features import category_text

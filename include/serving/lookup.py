@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import Request
 
 from include.serving.engine import Engine
-from include.serving.follower import CHAMPION, Follower, Served
+from include.serving.follower import Follower
 from include.serving.guard import caller_of
 from include.serving.rejection import RequestError, bad, listed, suggest
+from include.serving.served import CHAMPION, Served
 
 
 class Lookup:
@@ -18,14 +20,28 @@ class Lookup:
     def __init__(self, follower: Follower) -> None:
         self.follower = follower
 
-    def engine(self, request: Request) -> Engine:
-        """Return the engine a request is for, by its path, query or header.
+    async def answering(self, request: Request) -> Served:
+        """Return the model a request is for, once the version it asks for answers.
+
+        Which model is said by path, query or header; which version by the path, else it is the champion.
 
         Raises:
             RequestError: 404 for an unknown model or version, 503 for one that does not answer (yet).
         """
         name = request.path_params.get("name") or self._only_model(request)
         served = self.served(name)
+        version = request.path_params.get("version")
+        if served.engine(version) is None:
+            raise not_answering(served, version)
+        return served
+
+    async def engine(self, request: Request) -> Engine:
+        """Return the engine a request asks for; a rollout has no say in it.
+
+        Raises:
+            RequestError: As `answering`.
+        """
+        served = await self.answering(request)
         version = request.path_params.get("version")
         engine = served.engine(version)
         if engine is None:
@@ -77,9 +93,10 @@ class Lookup:
         """Return what a person or `deploy` wants to know about a model beyond the protocol."""
         return {
             "name": served.name,
-            "aliases": dict(served.wanted),
+            "aliases": dict(served.wanted.aliases),
             "champion": served.champion.version if served.champion else None,
             "loaded": [engine.version for engine in served.engines],
+            "rollout": asdict(served.rollout) if served.rollout else None,
             "failures": {
                 version: {"error": f.error, "permanent": f.permanent, "attempts": f.attempts}
                 for version, f in served.failures.items()
@@ -90,7 +107,7 @@ class Lookup:
 
 def not_answering(served: Served, version: str | None) -> RequestError:
     """Return why a version (None: the champion) of a known model does not answer."""
-    wanted = version or served.wanted.get(CHAMPION)
+    wanted = version or served.wanted.aliases.get(CHAMPION)
     where = f"model {served.name}" + (f" version {wanted}" if wanted else "")
     if wanted is None:
         return RequestError(
@@ -102,7 +119,7 @@ def not_answering(served: Served, version: str | None) -> RequestError:
     failure = served.failures.get(wanted)
     if failure is not None:
         return RequestError(503, where, f"must load, got: {failure.error}", "Serving tries again.")
-    if wanted in served.wanted.values():
+    if wanted in served.wanted.versions:
         return RequestError(
             503, where, "must be loaded, and is still loading", "Try again shortly."
         )

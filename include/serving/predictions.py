@@ -20,7 +20,6 @@ from threadpoolctl import threadpool_limits
 
 from include.serving.bodies import CSV, JSON, check_media, media_type, read_body
 from include.serving.engine import Engine, Prediction
-from include.serving.follower import CHAMPION
 from include.serving.frames import Frame, read_csv, read_invocation
 from include.serving.identity import ID_HEADER, as_header, request_id
 from include.serving.log_rows import Author, Entry
@@ -28,6 +27,7 @@ from include.serving.lookup import Lookup
 from include.serving.prediction_log import PredictionLog
 from include.serving.rejection import RequestError
 from include.serving.replies import dump
+from include.serving.served import CHAMPION
 from include.serving.telemetry import Metrics
 from include.serving.tensors import InferRequest, read_infer
 
@@ -133,7 +133,7 @@ class Predictions:
         call: Call | None = None
         status = 500
         try:
-            call = _open_call(request, self.lookup.engine(request))
+            call = _open_call(request, await self.lookup.engine(request))
             check_media(request, media)
             body = await read_body(request, self.limits.body_bytes)
             call = replace(call, body=body, started=time.perf_counter())

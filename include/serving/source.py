@@ -1,4 +1,4 @@
-"""The registry as serving sees it: aliases of all models in one poll, and verified versions.
+"""The registry as serving sees it: aliases and rollouts of all models in one poll, and verified versions.
 
 Owns the reading of a downloaded model folder's stored input example. Everything MLflow stays in
 `include.registry`.
@@ -15,8 +15,10 @@ import orjson
 from include.engines.opening import open_version
 from include.errors import ModelError
 from include.registry.gateway import Registry
+from include.registry.rollouts import TAG_ROLLOUT, Rollout
 from include.registry.runs import pages
 from include.serving.engine import LoadedModel
+from include.serving.served import Wanted
 
 _EXAMPLE = "input_example.json"
 
@@ -27,14 +29,14 @@ class RegistrySource:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    def aliases(self) -> Mapping[str, Mapping[str, str]]:
-        """Return alias to version for every registered model.
+    def models(self) -> Mapping[str, Wanted]:
+        """Return aliases and rollout of every registered model.
 
         Raises:
             ServiceError: MLflow does not answer.
         """
         client = self._registry.client
-        with self._registry.calls("list the aliases of all models"):
+        with self._registry.calls("list all models"):
             found = list(
                 pages(
                     lambda page_token: client.search_registered_models(
@@ -43,7 +45,10 @@ class RegistrySource:
                 )
             )
         return {
-            str(model.name): {str(alias): str(version) for alias, version in model.aliases.items()}
+            str(model.name): Wanted(
+                {str(alias): str(version) for alias, version in model.aliases.items()},
+                Rollout.from_tag(model.tags.get(TAG_ROLLOUT)),
+            )
             for model in found
         }
 

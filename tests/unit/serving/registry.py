@@ -19,8 +19,10 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from include.engines.opening import open_version
 from include.engines.pipeline import PipelinePredictor
 from include.errors import ModelError, ServiceError
+from include.registry.rollouts import Rollout
 from include.registry.trust import dump_model
 from include.serving.engine import LoadedModel
+from include.serving.served import Wanted
 from include.store.features import Features, model_frame
 
 FEATURES = Features(("age", "income", "member"), ("region", "plan"))
@@ -88,7 +90,7 @@ def loaded(pipeline: Any, meta: Mapping[str, Any] = CHURN, example: Any = EXAMPL
 
 
 class MemoryRegistry:
-    """A `ModelSource` that keeps aliases in memory and model files in a folder, and can be taken down."""
+    """A `ModelSource` that keeps aliases and rollouts in memory and model files in a folder, and can be taken down."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -97,6 +99,7 @@ class MemoryRegistry:
         self.hangs.set()  # cleared: calls wait
         self.loads: list[tuple[str, str]] = []
         self._aliases: dict[str, dict[str, str]] = {}
+        self._rollouts: dict[str, Rollout] = {}
         self._stored: dict[tuple[str, str], tuple[Path, dict[str, Any], dict[str, Any]]] = {}
 
     def add(
@@ -116,14 +119,18 @@ class MemoryRegistry:
         of = {k: v for k, v in self._aliases.get(name, {}).items() if k != alias}
         self._aliases = {**self._aliases, name: of if version is None else of | {alias: version}}
 
+    def roll_out(self, name: str, rollout: Rollout | None) -> None:
+        others = {k: v for k, v in self._rollouts.items() if k != name}
+        self._rollouts = others if rollout is None else others | {name: rollout}
+
     def _answer(self) -> None:
         self.hangs.wait(20)
         if self.down:
             raise ServiceError("MLflow", "must answer, got connection refused", "Start it.")
 
-    def aliases(self) -> dict[str, dict[str, str]]:
+    def models(self) -> dict[str, Wanted]:
         self._answer()
-        return self._aliases
+        return {name: Wanted(of, self._rollouts.get(name)) for name, of in self._aliases.items()}
 
     def load(self, name: str, version: str, cache: Path) -> LoadedModel:
         self._answer()

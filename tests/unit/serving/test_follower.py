@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from include.registry.rollouts import Rollout
 from include.serving.follower import Follower
 from tests.unit.serving.registry import CHURN, EXAMPLE, MemoryRegistry, wait_for
 
@@ -248,3 +249,73 @@ def test_old_versions_leave_the_disk(
     wait_for(lambda: sorted(path.name for path in folder.iterdir()) == ["4", "5", "6", "7"])
     assert not list((tmp_path / "cache").glob(".state*"))
     assert champion(follower) == "7"
+
+
+CANARY = Rollout("r1", "2", "canary", 0.1)
+
+
+def test_a_rollout_takes_part_once_its_version_answers(
+    churn: MemoryRegistry, make_follower: Make
+) -> None:
+    follower = started(make_follower)
+    assert follower.table["churn"].rollout is None
+    churn.roll_out("churn", CANARY)
+    served = wait_for(lambda: (of := follower.table["churn"]).rollout and of)
+    assert served.rollout == CANARY
+    assert served.challenger is served.engine("2") is not None
+    assert [engine.version for engine in served.engines] == ["1", "2"]
+    grown = Rollout("r1", "2", "canary", 0.5)
+    churn.roll_out("churn", grown)
+    wait_for(lambda: follower.table["churn"].rollout == grown)
+    churn.roll_out("churn", None)
+    wait_for(lambda: follower.table["churn"].rollout is None)
+    assert follower.table["churn"].challenger is None
+
+
+def test_a_rollout_of_a_version_that_does_not_load_has_no_part(
+    churn: MemoryRegistry, make_follower: Make
+) -> None:
+    churn.spoil("churn", "2")
+    churn.roll_out("churn", CANARY)
+    follower = started(make_follower)
+    wait_for(lambda: "2" in follower.table["churn"].failures)
+    assert follower.table["churn"].rollout is None
+    assert champion(follower) == "1"
+
+
+def test_a_rollout_of_the_champion_has_no_part(churn: MemoryRegistry, make_follower: Make) -> None:
+    churn.roll_out("churn", CANARY)
+    follower = started(make_follower)
+    wait_for(lambda: follower.table["churn"].rollout)
+    churn.set("churn", "champion", "2")
+    wait_for(lambda: champion(follower) == "2")
+    assert follower.table["churn"].rollout is None
+    assert [engine.version for engine in follower.table["churn"].engines] == ["2"]
+
+
+def test_a_rollout_has_the_word_over_the_alias(
+    churn: MemoryRegistry, make_follower: Make, pipelines: dict[str, Any]
+) -> None:
+    churn.add("churn", "3", CHURN, pipelines["churn"])
+    churn.set("churn", "challenger", "3")
+    churn.roll_out("churn", CANARY)
+    follower = started(make_follower)
+    served = wait_for(lambda: len((of := follower.table["churn"]).engines) == 3 and of)
+    assert served.challenger is not None
+    assert served.challenger.version == "2"
+    assert served.engine("3") is not None
+
+
+def test_a_restart_without_the_registry_routes_the_same(
+    churn: MemoryRegistry, make_follower: Make
+) -> None:
+    churn.roll_out("churn", CANARY)
+    first = started(make_follower)
+    wait_for(lambda: first.table["churn"].rollout)
+    first.stop()
+    churn.down = True
+    loads = list(churn.loads)
+    again = started(make_follower)
+    assert again.table["churn"].rollout == CANARY
+    assert again.table["churn"].challenger is not None
+    assert churn.loads == loads
