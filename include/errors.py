@@ -6,6 +6,7 @@ EvergreenError
 │   └── SnapshotError    a stored snapshot is missing or damaged
 ├── ModelError           an estimator cannot be built, fitted, saved or loaded
 ├── ConflictError        somebody else moved first (compare-and-set refused)
+│   └── PinnedError      a person keeps the champion where it is
 └── ServiceError         MLflow, S3, a database or the serving process did not do its part
 
 A message has the form *where: rule, got what. What to do.* Everything but ServiceError is permanent:
@@ -52,6 +53,10 @@ class ModelError(EvergreenError):
 
 class ConflictError(EvergreenError):
     """The state changed since it was read; nothing was written."""
+
+
+class PinnedError(ConflictError):
+    """The champion is pinned, so that nothing is promoted until somebody releases it; nothing was written."""
 
 
 class ServiceError(EvergreenError):

@@ -29,6 +29,7 @@ COMMANDS = {
     "history": "Show what was decided about a model, and by whom.",
     "lineage": "Show what a version was made from.",
     "rollback": "Let an earlier version serve again.",
+    "unpin": "Let a rolled-back model be promoted again.",
     "freeze": "Stop retraining a model.",
     "unfreeze": "Let a frozen model be retrained again.",
     "reproduce": "Build a version again and compare.",

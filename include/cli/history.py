@@ -38,6 +38,7 @@ def command(ctx: click.Context, name: str, limit: int, as_json: bool) -> None:
     Also checks the ledger's chain of hashes: exit status 1 when somebody changed a row.
     """
     from include.ledger.ledger import Ledger
+    from include.registry.pins import find_pin
     from include.settings import get_settings
 
     settings = get_settings()
@@ -46,6 +47,7 @@ def command(ctx: click.Context, name: str, limit: int, as_json: bool) -> None:
     if not told:
         _ensure_known(name)
     verification = ledger.verify(name)
+    standing = find_pin(ledger, name)
     if as_json:
         keys = ("seq", "at", "kind", "actor", "payload", "hash")
         print_json(
@@ -53,11 +55,14 @@ def command(ctx: click.Context, name: str, limit: int, as_json: bool) -> None:
                 "model": name,
                 "intact": verification.ok,
                 "problem": verification.problem,
+                "pin": standing.to_dict() if standing else None,
                 "events": [{key: getattr(event, key) for key in keys} for event in told[-limit:]],
             }
         )
     elif told:
         _print(_grouped(told)[-limit:])
+        if standing:
+            click.secho(f"{name} is {standing}", fg="yellow")
     else:
         click.echo(f"Nothing has been decided about {name} yet.")
     if not verification.ok:
@@ -121,6 +126,8 @@ def describe(payload: dict[str, Any]) -> str:
         return f"{payload['verdict']}{because}"
     if "to" in payload:
         return f"version {payload.get('from') or 'none'} → {payload['to'] or 'none'}{because}"
+    if payload.keys() == {"version", "reason"}:
+        return f"version {payload['version']}{because}"
     if "request" in payload:
         return f"{payload['source']}{because}"
     if reason:

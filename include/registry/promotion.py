@@ -21,6 +21,7 @@ from include.registry.moves import (
     before,
     extend,
 )
+from include.registry.pins import ensure_unpinned
 
 if TYPE_CHECKING:
     from include.registry.gateway import Registry
@@ -55,12 +56,15 @@ def promote(
         The promotion's event; for a version that is champion already, the event that made it so.
 
     Raises:
+        PinnedError: A pin stands, and the version is not champion already; nothing was changed.
         ConflictError: Another version is champion; nothing was changed.
         ModelError: The version does not exist or is not Evergreen's.
         ServiceError: MLflow or the ledger is away. Calling again finishes what was begun.
     """
 
     def target(state: State) -> str:
+        if state.shown != version:
+            ensure_unpinned(ledger, name)
         if state.shown in (expected, version):
             return version
         by_hand = "" if state.shown == state.written else f" (moved by hand from {state.written})"

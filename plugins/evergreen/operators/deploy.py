@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowSkipException
 
 from evergreen.operators.stage import StageOperator, as_of, run_key, skip, utc_now
+from include.errors import PinnedError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -72,6 +73,8 @@ class DeployOperator(StageOperator):
         return {"version": result.version, "previous": result.previous, "seconds": result.seconds}
 
     def _skip_unless_wanted(self, context: Context) -> None:
+        from include.registry.pins import find_pin
+
         verdict = self.version["verdict"]
         if verdict not in ("PROMOTE", "NEEDS_APPROVAL"):
             raise AirflowSkipException(f"{verdict}: {self.verdict['reason']}")
@@ -79,6 +82,8 @@ class DeployOperator(StageOperator):
             raise AirflowSkipException("nobody approved")
         if context["dag_run"].run_type.value == "backfill":
             raise AirflowSkipException("a backfill never moves the champion")
+        if standing := find_pin(self.bench.ledger, self.model):
+            skip(context, str(standing))
         if as_of(context) is not None and not self._replays_on(context):
             skip(context, "a run as of another time never replaces a champion of the present")
 
@@ -100,17 +105,20 @@ class DeployOperator(StageOperator):
         from include.registry.promotion import promote
 
         champion = self.data["champion"]
-        return promote(
-            self.bench.registry,
-            self.bench.ledger,
-            self.model,
-            self.version["version"],
-            expected=champion["version"] if champion else None,
-            key=f"promote/{self.data['fingerprint']}/{run_key(context)}/{context['ti'].try_number}",
-            reason=self.verdict["reason"],
-            actor=run_key(context),
-            now=utc_now(),
-        )
+        try:
+            return promote(
+                self.bench.registry,
+                self.bench.ledger,
+                self.model,
+                self.version["version"],
+                expected=champion["version"] if champion else None,
+                key=f"promote/{self.data['fingerprint']}/{run_key(context)}/{context['ti'].try_number}",
+                reason=self.verdict["reason"],
+                actor=run_key(context),
+                now=utc_now(),
+            )
+        except PinnedError as error:  # pinned since we looked
+            skip(context, str(error))
 
     def _undo(self, context: Context, move: Event) -> Event:
         from include.registry.promotion import undo

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from include.registry.pins import pin, unpin
 from include.registry.promotion import rollback
 from tests.integration.pipeline.world import World
 from tests.models import write_days
@@ -123,6 +124,25 @@ def test_the_same_data_after_a_rollback_is_not_promoted_by_itself(world: World) 
     assert forced.state == "success"
     assert world.standing("rolled")["aliases"]["champion"] == "3"
     assert world.ledger.verify("rolled").ok
+
+
+def test_a_pinned_model_is_trained_and_registered_and_not_promoted(world: World) -> None:
+    world.add_model("pinned", **QUICK)
+    assert world.run("pinned__train").state == "success"
+    who = {"actor": "ann", "now": datetime.now(UTC)}
+    pin(world.ledger, "pinned", "1", reason="complaints", key="p", **who)
+    write_days(world.data("pinned"), first=40, days=10)
+    run = world.run("pinned__train")
+    assert run.state == "success"
+    assert of_kind(world, "pinned", "verdict")[-1]["verdict"] == "PROMOTE"
+    assert (run.tasks["register"], run.tasks["deploy"]) == ("success", "skipped")
+    assert world.standing("pinned")["aliases"] == {"champion": "1", "challenger": "2"}
+    said = world.log.read_text()
+    assert f"pinned to version 1 since {who['now']:%Y-%m-%d %H:%M} by ann: complaints" in said
+    unpin(world.ledger, "pinned", reason="mended", key="u", **who)
+    forced = world.run("pinned__train", {"force": True})
+    assert forced.tasks["deploy"] == "success"
+    assert world.serves("pinned") == "3"
 
 
 def test_the_champions_own_data_can_be_trained_on_again_when_forced(world: World) -> None:

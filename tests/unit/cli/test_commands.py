@@ -14,6 +14,7 @@ from include.cli.history import describe
 from include.cli.trigger import get_dag_id, parse_params
 from include.errors import SpecError
 from include.ledger.ledger import Ledger
+from include.registry.pins import pin
 from include.settings import Settings
 from include.stack.credentials import ensure_credentials
 from include.stack.layout import get_layout, prepare
@@ -169,6 +170,7 @@ def test_history_tells_when_somebody_changed_it(runner: CliRunner, settings: Set
         ({"verdict": "SKIP"}, "SKIP"),
         ({"to": None, "from": "3"}, "version 3 → none"),
         ({"reason": "maintenance"}, "maintenance"),
+        ({"version": "2", "reason": "complaints"}, "version 2: complaints"),
         ({"b": 1, "a": 2}, '{"a": 2, "b": 1}'),
     ],
 )
@@ -200,7 +202,28 @@ def test_freeze_and_unfreeze(runner: CliRunner, settings: Settings) -> None:
     assert all(e.actor.endswith(" (command line)") for e in events)
 
 
-@pytest.mark.parametrize("name", ["freeze", "unfreeze"])
+def test_history_shows_a_pin_and_unpin_releases_it(runner: CliRunner, settings: Settings) -> None:
+    _spec(settings, "churn")
+    result = runner.invoke(evergreen, ["unpin", "churn"])
+    assert (result.exit_code, result.output) == (0, "churn is not pinned.\n")
+    ledger = Ledger(settings.ledger_dsn)
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    pin(ledger, "churn", "2", reason="complaints", key="p", actor="ann", now=now)
+    lines = runner.invoke(evergreen, ["history", "churn"]).stdout.splitlines()
+    assert lines[0] == "2026-01-02 03:04:05  pin         version 2: complaints"
+    assert lines[-1] == "churn is pinned to version 2 since 2026-01-02 03:04 by ann: complaints"
+    shown = json.loads(runner.invoke(evergreen, ["history", "churn", "--json"]).stdout)
+    assert (shown["pin"]["version"], shown["pin"]["by"]) == ("2", "ann")
+    result = runner.invoke(evergreen, ["unpin", "churn", "--reason", "mended", "--json"])
+    assert json.loads(result.stdout) == {"model": "churn", "released": "2"}
+    assert ledger.events("churn")[-1].payload == {"version": "2", "reason": "mended"}
+    shown = json.loads(runner.invoke(evergreen, ["history", "churn", "--json"]).stdout)
+    assert shown["pin"] is None
+    result = runner.invoke(evergreen, ["unpin", "churn"])
+    assert result.output == "churn is not pinned.\n"
+
+
+@pytest.mark.parametrize("name", ["freeze", "unfreeze", "unpin"])
 def test_nothing_is_frozen_that_is_not_there(
     runner: CliRunner, settings: Settings, name: str
 ) -> None:

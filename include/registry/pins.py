@@ -1,0 +1,124 @@
+"""Pins: a person brought a version back and wants it to stay until somebody says otherwise.
+
+A pin is a row in the model's chain of the ledger, so that a promotion, whose row is a compare-and-set on the same
+chain, cannot slip past one. It stops promotions and rollouts only: a pinned model is trained, judged and registered
+as ever, and a person may roll it back further.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from include.errors import PinnedError
+from include.ledger.chain import Event
+from include.ledger.ledger import Ledger
+
+PIN, UNPIN = "pin", "unpin"
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A pin that stands.
+
+    Args:
+        version: The version that shall stay champion.
+        reason: Why, as given.
+        actor: Who pinned it.
+        at: When, ISO 8601 in UTC.
+        seq: Its row in the model's chain.
+    """
+
+    version: str
+    reason: str
+    actor: str
+    at: str
+    seq: int
+
+    def __str__(self) -> str:
+        when = self.at[:16].replace("T", " ")
+        return f"pinned to version {self.version} since {when} by {self.actor}: {self.reason}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {"version": self.version, "reason": self.reason, "by": self.actor, "at": self.at}
+
+
+def find_pin(ledger: Ledger, name: str) -> Pin | None:
+    """Return the pin that stands on a model; None for none."""
+    newest = ledger.events(name, (PIN, UNPIN), 1)
+    if not newest or newest[0].kind == UNPIN:
+        return None
+    event = newest[0]
+    return Pin(event.payload["version"], event.payload["reason"], event.actor, event.at, event.seq)
+
+
+def pin(
+    ledger: Ledger,
+    name: str,
+    version: str,
+    *,
+    reason: str,
+    key: str,
+    actor: str,
+    now: datetime,
+    after: int | None = None,
+) -> Event:
+    """Keep a version champion until `unpin`; a later pin replaces it.
+
+    Args:
+        ledger: The ledger.
+        name: The model.
+        version: The version.
+        reason: Why, for people.
+        key: Same for every attempt to set this pin.
+        actor: Who.
+        now: The time, aware.
+        after: Compare-and-set: pin only if this is the chain's last `seq`; None for any.
+
+    Raises:
+        ConflictError: The chain has moved past `after`.
+    """
+    payload = {"version": version, "reason": reason}
+    return ledger.record(name, PIN, key, payload, actor, now, after=after)
+
+
+def unpin(
+    ledger: Ledger, name: str, *, reason: str, key: str, actor: str, now: datetime
+) -> Event | None:
+    """Release a pin; None when there is none to release, and nothing was written.
+
+    Args:
+        ledger: The ledger.
+        name: The model.
+        reason: Why, for people.
+        key: Same for every attempt of this release; an old one, tried again, releases no later pin.
+        actor: Who.
+        now: The time, aware.
+    """
+    known = ledger.find(name, key)
+    if known is not None:
+        return known
+    standing = find_pin(ledger, name)
+    if standing is None:
+        return None
+    payload = {"version": standing.version, "reason": reason}
+    return ledger.record(name, UNPIN, key, payload, actor, now)
+
+
+def ensure_unpinned(ledger: Ledger, name: str) -> None:
+    """Refuse to go on where a pin stands.
+
+    Read it after the chain's head, and write with `after=` that head: a pin set in between makes the write fail.
+
+    Raises:
+        PinnedError: Who pinned it, and why.
+    """
+    standing = find_pin(ledger, name)
+    if standing is not None:
+        raise PinnedError(
+            f"model {name}",
+            f"must not be pinned to get another champion, got {str(standing).rstrip('.')}",
+            f"`evergreen unpin {name}` releases it.",
+        )
