@@ -170,6 +170,8 @@ def start_world(home: Path) -> Iterator[World]:
         settings, layout, ensure_credentials(layout), os.environ, airflow_home=airflow_home
     )
     environment["AIRFLOW__LOGGING__JSON_LOGS"] = "True"
+    # This checkout's, wherever the project is installed from.
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "plugins")])
     databases.migrate([databases.airflow_database(airflow_home)], environment, layout)
     command = [sys.executable, "-m", "include.serving"]
     with (
