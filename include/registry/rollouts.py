@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from include.errors import ConflictError
+from include.registry.pins import ensure_unpinned
 
 if TYPE_CHECKING:
     from include.ledger.chain import Event
@@ -162,6 +163,7 @@ def begin(
         now: The time, aware.
 
     Raises:
+        PinnedError: A pin stands.
         ConflictError: Another one goes on, or this one was decided before.
         ServiceError: MLflow or the ledger is away. Calling again finishes what was begun.
     """
@@ -176,6 +178,7 @@ def begin(
             raise _conflict(
                 name, f"must be the only one, got version {newest.rollout.version} under way"
             )
+        ensure_unpinned(ledger, name)
         return {"action": "begin", **asdict(rollout), "champion": champion, "step": -1}
 
     return _write(registry, ledger, name, rollout.id, wanted, actor, now)

@@ -11,6 +11,7 @@ from include.ledger.ledger import Ledger
 from include.registry.gateway import Registry
 from include.registry.pins import find_pin, pin, unpin
 from include.registry.promotion import nominate, promote, rollback, undo
+from include.registry.rollouts import Rollout, begin, current
 
 pytestmark = pytest.mark.server
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -163,3 +164,14 @@ def test_processes_that_race(mlflow_url, registry, ledger, name, versions, tmp_p
         pinned = {"pin": True, "unpin": False}.get(event.kind, pinned)
         assert not (pinned and event.kind == "promotion"), event
     assert ledger.verify().ok
+
+
+def test_no_rollout_begins(registry, ledger, name, versions):
+    move(registry, ledger, name, "1", None)
+    pin(ledger, name, "1", reason="r", key="p", **WHO)
+    canary = Rollout("r1", "2", "canary", 0.1)
+    with pytest.raises(PinnedError):
+        begin(registry, ledger, name, canary, champion="1", **WHO)
+    assert current(ledger, name) is None
+    unpin(ledger, name, reason="r", key="u", **WHO)
+    assert begin(registry, ledger, name, canary, champion="1", **WHO).active
