@@ -245,7 +245,7 @@ def write(folder: Path) -> None:
                 1_767_225_600_000_000 + n,
                 1.0,
                 500,
-                given,
+                {name: values.tolist() for name, values in given.items()},
                 prediction,
             )
             for n in range(20_000 // rows)

@@ -1,6 +1,6 @@
 """The HTTP face of serving: Open Inference Protocol v2, MLflow's invocations, health and metrics.
 
-Owns the routes and the answers about models; `predictions` has the endpoints that predict.
+Owns the routes and the answers about models; requests for predictions are answered in front of it (`front`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from include.serving.access import Access
+from include.serving.access_log import AccessLog
+from include.serving.bodies import Bodies
 from include.serving.follower import Follower
+from include.serving.front import Front
 from include.serving.guard import Guard, caller_of
 from include.serving.labels import Labels
+from include.serving.limits import Limits
 from include.serving.lookup import Lookup, not_answering
 from include.serving.prediction_log import LogLimits, PredictionLog
-from include.serving.predictions import Limits, Predictions
+from include.serving.predictions import Predictions
 from include.serving.rejection import RequestError
 from include.serving.replies import as_json, crashed, http_error, refused
 from include.serving.telemetry import METRICS_TYPE, Metrics
@@ -38,7 +42,8 @@ def create_app(
     store: Store | None = None,
     log_limits: LogLimits | None = None,
     access: Access | None = None,
-) -> FastAPI:
+    access_log: AccessLog | None = None,
+) -> Front:
     """Return the application; it starts and stops the follower and the log with its own lifespan.
 
     Args:
@@ -48,29 +53,32 @@ def create_app(
         store: Where predictions are logged and labels kept; None: no log, and labels are refused.
         log_limits: How much the log may hold, and how long; None for the defaults.
         access: Who may ask; None: everybody.
+        access_log: Where requests are noted; None for nowhere.
     """
     lookup = Lookup(follower)
     limits = limits or Limits()
     status = _Status(lookup, metrics)
     log = PredictionLog(store, metrics, log_limits) if store else None
-    predictions = Predictions(lookup, metrics, limits, log)
+    predictions = Predictions(metrics, limits, log)
     labels = Labels(lookup, metrics, limits, store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         follower.start()
-        if access:
-            access.start()
-        if log:
-            log.start()
+        for each in (access, log, access_log):
+            if each:
+                each.start()
+        ticking = asyncio.create_task(_tick(metrics, front.bodies))
         yield
+        ticking.cancel()
         if access:
             access.stop()
         await asyncio.to_thread(follower.stop)
         await asyncio.to_thread(predictions.close)
         await asyncio.to_thread(labels.close)
-        if log:
-            await asyncio.to_thread(log.close)
+        for each in (log, access_log):
+            if each:
+                await asyncio.to_thread(each.close)
 
     # No generated docs: their page would load its scripts from a CDN, and the routes below are not FastAPI's own.
     app = FastAPI(title="Evergreen serving", openapi_url=None, lifespan=lifespan)
@@ -95,17 +103,33 @@ def create_app(
             f"{base}/ready": status.ready,
             f"{base}/example": status.example,
         }
-    post = {
-        f"{model}/infer": predictions.infer,
-        f"{version}/infer": predictions.infer,
-        f"{model}/labels": labels.post,
-        "/invocations": predictions.invocations,
-        "/models/{name}/invocations": predictions.invocations,
-    }
+    post = {f"{model}/labels": labels.post} | dict.fromkeys(
+        (
+            f"{model}/infer",
+            f"{version}/infer",
+            "/invocations",
+            "/models/{name}/invocations",
+            "/predict/{name}",
+        ),
+        _in_front,
+    )
     # Plain routes: FastAPI's own would parse, validate and answer 422 in a form the protocol does not know.
     app.router.routes.extend(Route(path, call, methods=["GET"]) for path, call in get.items())
     app.router.routes.extend(Route(path, call, methods=["POST"]) for path, call in post.items())
-    return app
+    front = Front(app, lookup, predictions, access, access_log)
+    return front
+
+
+async def _in_front(_: Request) -> Response:
+    """Stand for a path that `Front` answers: any method but POST is a 405 here."""
+    raise HTTPException(404)
+
+
+async def _tick(metrics: Metrics, bodies: Bodies) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        metrics.refresh()
+        bodies.sweep()
 
 
 class _Status:

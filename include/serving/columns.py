@@ -1,7 +1,7 @@
-"""What one named column of a request may hold, and its conversion to what a model frame wants.
+"""What one named column of a request may hold.
 
 Owns the type rules: a numeric feature takes numbers, a categorical one takes text or the kind of value it was
-trained on; None means missing everywhere. Both request protocols (tensors, data frames) go through here.
+trained on; None means missing everywhere. All request protocols (tensors, data frames, fields) go through here.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from include.serving.identity import NOBODY, Identity, read_keys, read_times
 from include.serving.rejection import bad, listed, quote, suggest
 from include.store.features import Features
 
-Columns = dict[str, npt.NDArray[Any]]
+#: By feature: JSON values as they came, None for missing. Batch callers, who have no JSON, may hold NumPy arrays:
+#: float64 with NaN, objects with None.
+Columns = dict[str, Sequence[Any]]
 _NONE = type(None)
 _NUMBERS: frozenset[type] = frozenset((int, float, bool, _NONE))
 _TEXT: frozenset[type] = frozenset((str, _NONE))
@@ -119,25 +118,28 @@ class Schema:
             f"Send one {what} per feature; GET the model's metadata for the list.",
         )
 
-    def column(self, name: str, values: Sequence[Any], what: str) -> npt.NDArray[Any]:
-        """Return one column as float64 with NaN, or as objects with None, for missing.
+    def column(self, name: str, values: Sequence[Any], what: str) -> Sequence[Any]:
+        """Return one column as it came, checked.
 
         Args:
             name: A feature.
             values: Plain JSON values, one per row.
             what: What the request calls a column, for the message.
+
+        Raises:
+            RequestError: A value is of another kind.
         """
         found = frozenset(map(type, values))
         if name in self.numeric:
             if not found <= _NUMBERS:
                 raise self._wrong(name, values, _NUMBERS, what)
-            return numbers(values)
+            return values
         allowed = _CATEGORY_TYPES.get(self.types.get(name, ""), _TEXT | _NUMBERS) | _TEXT
         if not found <= allowed:
             raise self._wrong(name, values, allowed, what)
         if float in found and self.types.get(name) == "int":
             _whole(name, values, what)
-        return objects(values)
+        return values
 
     def _wrong(
         self, name: str, values: Sequence[Any], allowed: frozenset[type], what: str
@@ -158,18 +160,6 @@ _WANTED = {
     "bool": "true, false or text",
     "string": "text",
 }
-
-
-def numbers(values: Sequence[Any]) -> npt.NDArray[np.float64]:
-    """Return numbers and None as float64 with NaN."""
-    return np.array(values, dtype=np.float64)
-
-
-def objects(values: Sequence[Any]) -> npt.NDArray[np.object_]:
-    """Return values untouched in a one-dimensional object array."""
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
 
 
 def _whole(name: str, values: Sequence[Any], what: str) -> None:

@@ -35,7 +35,7 @@ class Frame:
     """A checked data frame.
 
     Args:
-        columns: One array per feature, `rows` long.
+        columns: One column per feature, `rows` long.
         rows: Number of rows, at least 1.
         identity: Key and time of the rows, where sent.
     """

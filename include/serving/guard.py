@@ -52,14 +52,23 @@ class Guard:
         path: str = scope["path"]
         if path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
             try:
-                scope[_CALLER] = caller = self._access.enter(scope["headers"])
-                if caller.models is not None:
-                    _check_scope(caller, path)
+                admit(self._access, scope)
             except RequestError as error:
-                self._metrics.requests.labels("", "", "access", str(error.status)).inc()
+                self._metrics.requests.labels("", "", "", "access", str(error.status)).inc()
                 await refused(Request(scope), error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def admit(access: Access, scope: Scope) -> None:
+    """Note in its scope who sent a request.
+
+    Raises:
+        RequestError: 401, 403 or 503: the caller may not send it.
+    """
+    scope[_CALLER] = caller = access.enter(scope["headers"])
+    if caller.models is not None:
+        _check_scope(caller, scope["path"])
 
 
 def _check_scope(caller: Caller, path: str) -> None:

@@ -21,8 +21,8 @@ from include.errors import EvergreenError
 from include.serving.bodies import JSON, check_media, read_body
 from include.serving.engine import Engine
 from include.serving.identity import check_days, read_key, read_time, request_id
+from include.serving.limits import Limits
 from include.serving.lookup import Lookup, not_answering
-from include.serving.predictions import Limits
 from include.serving.rejection import RequestError, bad, listed, quote, suggest
 from include.serving.replies import as_json
 from include.serving.served import Served
@@ -78,7 +78,7 @@ class Labels:
             status = error.status
             raise
         finally:
-            self._metrics.requests.labels(model, "", "labels", str(status)).inc()
+            self._metrics.requests.labels(model, "", "", "labels", str(status)).inc()
 
     async def _run(self, served: Served, body: bytes) -> int:
         if self._pending >= self._limits.pending:

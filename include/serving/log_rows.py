@@ -5,21 +5,30 @@ Owns what each column of the log holds. It runs in the log's own thread: a reque
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from include.serving.columns import Columns
 from include.serving.engine import Engine, Prediction
 from include.serving.identity import NOBODY, Identity
-from include.store.features import Features, category_text, category_texts
+from include.store.features import Features, category_text
 from include.store.predictions import PREDICTIONS, prediction_schema
 
-_OBJECT_BYTES = 56  # a text without its characters, or a number, as Python keeps them
+_OBJECT_BYTES = 56  # a text without its characters, as Python keeps it
+_LIST_BYTES = 88  # a list, and its place in a dictionary
+_CELL_BYTES = (
+    40  # a number or a short text in a list, on average: some numbers and many texts are shared
+)
+
+
+#: The features of one row.
+Values = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +50,25 @@ class Author:
         return cls(name, version, engine.task, features, engine.classes, engine.has_probability)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
-    """One request that a model answered, or was asked and refused.
+    """One request that a model answered, or was asked and refused. Nothing changes one once it is made.
+
+    (Not declared frozen: that alone would make each cost a request 3 microseconds more.)
 
     Args:
         author: The version.
-        arm: Why it was this one: champion, challenger, or version where the path named it.
+        arm: Why it was this one: champion, challenger, shadow, or version where the path named it.
         request_id: The caller's id or a generated one.
         arrived: When the request came, microseconds since 1970.
         latency_ms: From the whole body read to the prediction made, queueing included.
         texts: Bytes of the body or of the error, which bound those of all texts in the entry.
-        columns: The checked features; None for a refused request.
+        columns: The checked features, or of a single row just its values in the order of the features: hundreds of
+            thousands of entries may wait, and the garbage collector looks at every list among them but at no
+            such tuple. None for a refused request.
         prediction: The answer; None likewise.
         identity: Key and time of the rows.
-        error: Why it was refused; None for an answer.
-        size: About how many bytes the entry keeps in memory.
+        error: Why it was refused, after its HTTP status; None for an answer.
     """
 
     author: Author
@@ -65,29 +77,28 @@ class Entry:
     arrived: int
     latency_ms: float
     texts: int
-    columns: Columns | None = None
+    columns: Columns | Values | None = None
     prediction: Prediction | None = None
     identity: Identity = NOBODY
     error: str | None = None
-    size: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Count once, for it is asked whenever the entry moves."""
-        object.__setattr__(self, "size", self._count_bytes())
 
     @property
     def rows(self) -> int:
         """How many rows of the log it makes: one per prediction, one for a refusal."""
         return 1 if self.prediction is None else len(self.prediction.predict)
 
-    def _count_bytes(self) -> int:
+    @property
+    def size(self) -> int:
+        """About how many bytes the entry keeps in memory."""
+        rows = self.rows
         total = _OBJECT_BYTES * 20 + self.texts
-        for column in (self.columns or {}).values():
-            total += column.nbytes + (column.size * _OBJECT_BYTES if column.dtype == object else 0)
+        if isinstance(self.columns, tuple):
+            total += _CELL_BYTES * len(self.columns)
+        elif self.columns is not None:
+            total += (_LIST_BYTES + _CELL_BYTES * rows) * len(self.columns)
         if self.prediction is not None:
-            total += (
-                8 + _OBJECT_BYTES
-            ) * self.rows  # numbers are objects of their own, labels are shared
+            # Numbers are objects of their own, labels are shared.
+            total += (8 + _OBJECT_BYTES) * rows
             if self.prediction.probability is not None:
                 total += self.prediction.probability.nbytes
         for identity in (self.identity.keys, self.identity.times):
@@ -104,9 +115,11 @@ def to_tables(entries: Iterable[Entry]) -> list[tuple[str, pa.Table]]:
 
 
 def _table(entries: Sequence[Entry]) -> pa.Table:
-    # Refusals last, so that what answers have and they lack is a run of nulls at the end.
-    ordered = sorted(entries, key=lambda entry: entry.prediction is None)
-    answers = [entry for entry in ordered if entry.prediction is not None]
+    # Single rows first, since they are many and need no loop; refusals last, so that what answers have and they
+    # lack is a run of nulls at the end.
+    answers = [entry for entry in entries if isinstance(entry.columns, tuple)]
+    answers += [entry for entry in entries if isinstance(entry.columns, dict)]
+    ordered = [*answers, *(entry for entry in entries if entry.columns is None)]
     counts = np.array([entry.rows for entry in ordered])
     author = ordered[0].author
     schema = prediction_schema(author.features.numeric, author.features.categorical)
@@ -117,43 +130,47 @@ def _table(entries: Sequence[Entry]) -> pa.Table:
 
 
 def _own_columns(entries: Sequence[Entry], counts: np.ndarray[Any, Any]) -> dict[str, Any]:
-    def spread(value: Callable[[Entry], Any], kind: pa.DataType) -> pa.Array:
-        return pa.array(
-            np.repeat(np.array([value(e) for e in entries], dtype=object), counts), kind
-        )
+    # Most requests ask about one row: then nothing is repeated, and plain lists are the fastest way into Arrow.
+    single = len(entries) == int(counts.sum())
 
-    first = np.cumsum(counts) - counts
-    arrived = np.repeat(np.array([e.arrived for e in entries], dtype=np.int64), counts)
+    def spread(values: list[Any], kind: pa.DataType) -> pa.Array:
+        column = pa.array(values, kind)
+        return column if single else column.take(of)
+
+    of = None if single else pa.array(np.repeat(np.arange(len(entries)), counts))
+    arrived = spread([e.arrived for e in entries], pa.int64())
+    first = np.repeat(np.cumsum(counts) - counts, counts)
     version = entries[0].author.version
     return {
-        "_request_id": spread(lambda e: e.request_id, pa.string()),
-        "_row": pa.array(np.arange(counts.sum()) - np.repeat(first, counts), pa.int32()),
-        "_key": pa.array(_keys(entries), pa.string()),
-        "_time": pa.array(_times(entries, arrived), pa.int64()),
-        "_logged_at": pa.array(arrived),
-        "_version": pa.repeat(pa.scalar(version, pa.string()), len(arrived)),
-        "_arm": spread(lambda e: e.arm, pa.string()),
-        "_latency_ms": pa.array(np.repeat([e.latency_ms for e in entries], counts)),
-        "_error": spread(lambda e: e.error, pa.string()),
+        "_request_id": spread([e.request_id for e in entries], pa.string()),
+        "_row": pa.array(np.arange(len(first)) - first, pa.int32()),
+        "_key": _keys(entries, len(first)),
+        "_time": _times(entries, arrived),
+        "_logged_at": arrived,
+        "_version": pa.repeat(pa.scalar(version, pa.string()), len(first)),
+        "_arm": spread([e.arm for e in entries], pa.string()),
+        "_latency_ms": spread([e.latency_ms for e in entries], pa.float64()),
+        "_error": spread([e.error for e in entries], pa.string()),
     }
 
 
-def _keys(entries: Sequence[Entry]) -> list[str | None]:
+def _keys(entries: Sequence[Entry], rows: int) -> pa.Array:
+    if all(entry.identity.keys is None for entry in entries):
+        return pa.nulls(rows, pa.string())
     keys: list[str | None] = []
     for entry in entries:
         keys.extend(entry.identity.keys or [None] * entry.rows)
-    return keys
+    return pa.array(keys, pa.string())
 
 
-def _times(entries: Sequence[Entry], arrived: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _times(entries: Sequence[Entry], arrived: pa.Array) -> pa.Array:
     """Return the event time of each row: what the caller sent, else when the request came."""
     if all(entry.identity.times is None for entry in entries):
         return arrived
     sent: list[int | None] = []
     for entry in entries:
         sent.extend(entry.identity.times or [None] * entry.rows)
-    known = np.array([time is not None for time in sent])
-    return np.where(known, np.array([time or 0 for time in sent], dtype=np.int64), arrived)
+    return pc.coalesce(pa.array(sent, pa.int64()), arrived)
 
 
 def _answered(author: Author, answers: Sequence[Entry]) -> dict[str, Any]:
@@ -185,25 +202,40 @@ def _answered(author: Author, answers: Sequence[Entry]) -> dict[str, Any]:
 
 def _features(author: Author, answers: Sequence[Entry]) -> dict[str, Any]:
     """Return the features: numbers with null for missing, categories as the model sees them."""
-    held = [entry.columns for entry in answers if entry.columns is not None]
     features = author.features
-    if not held:
-        return {n: pa.nulls(0) for n in features.names if n not in PREDICTIONS.names}
+    single = zip(*(e.columns for e in answers if isinstance(e.columns, tuple)), strict=True)
+    by_name: dict[str, Sequence[Any]] = dict(zip(features.names, single, strict=False))
+    held = [e.columns for e in answers if isinstance(e.columns, dict)]
     made: dict[str, Any] = {}
-    for name in features.numeric:
-        values = np.concatenate([columns[name] for columns in held])
-        made[name] = pa.array(values, pa.float64(), from_pandas=True)
-    for name in features.categorical:
-        made[name] = _texts(np.concatenate([columns[name] for columns in held]))
-    return {name: column for name, column in made.items() if name not in PREDICTIONS.names}
+    numeric = frozenset(features.numeric)
+    for name in features.names:
+        if name in PREDICTIONS.names:
+            continue
+        values = _joined(by_name.get(name, ()), [columns[name] for columns in held])
+        if name in numeric:
+            # NumPy takes any mixture of int, float, bool and None for numbers, which Arrow does not.
+            numbers = np.array(values, dtype=np.float64)
+            made[name] = pa.array(numbers, pa.float64(), from_pandas=True)
+        else:
+            made[name] = _texts(values)
+    return made
 
 
-def _texts(values: np.ndarray[Any, Any]) -> pa.Array:
+def _joined(single: Sequence[Any], parts: Sequence[Sequence[Any]]) -> Any:
+    """Return one column of many requests; arrays stay arrays, as long as all are."""
+    if not parts:
+        return single
+    if not single and all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts)
+    return [*single, *chain.from_iterable(parts)]
+
+
+def _texts(values: Sequence[Any]) -> pa.Array:
     """Return categories as text; most are text already, and Arrow refuses to take anything else for it."""
     try:
         return pa.array(values, pa.string())
     except (pa.ArrowTypeError, pa.ArrowInvalid):
-        return pa.array(category_texts(pd.Series(values)), pa.string())
+        return pa.array([category_text(value) for value in values], pa.string())
 
 
 def _padded(column: pa.Array, kind: pa.DataType, rows: int) -> pa.Array:

@@ -61,14 +61,17 @@ class PredictionLog:
 
     def __init__(self, store: Store, metrics: Metrics, limits: LogLimits | None = None) -> None:
         self._store, self._metrics, self._limits = store, metrics, limits or LogLimits()
-        self._queue: deque[Entry] = deque()
+        self._queue: deque[tuple[Entry, int, int]] = deque()  # with rows and bytes
         self._rows = self._bytes = 0
         self._lock = threading.Lock()
         self._wake, self._closing = threading.Event(), threading.Event()
         self._deadline = float("inf")
         self._written: Counter[tuple[str, date]] = Counter()
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
-        metrics.log_waiting.set_function(lambda: self._rows)
+        metrics.each_refresh(lambda: metrics.log_waiting.set(self._rows))
+        self._queued, self._dropped = (
+            metrics.tally(counter) for counter in (metrics.log_queued, metrics.log_dropped)
+        )
 
     def start(self) -> None:
         """Start the writing thread."""
@@ -77,17 +80,14 @@ class PredictionLog:
     def put(self, entry: Entry) -> None:
         """Take an entry; the oldest ones go where there is no room."""
         rows = entry.rows
-        dropped = 0
         with self._lock:
-            self._queue.append(entry)
+            self._queue.append((entry, rows, size := entry.size))
             self._rows += rows
-            self._bytes += entry.size
+            self._bytes += size
+            self._queued.count += rows
             while self._is_over() and len(self._queue) > 1:
-                dropped += self._take().rows
+                self._dropped.count += self._take()[1]
             due = self._rows >= self._limits.batch_rows
-        self._metrics.log_queued.inc(rows)
-        if dropped:
-            self._metrics.log_dropped.inc(dropped)
         if due and not self._wake.is_set():
             self._wake.set()
 
@@ -103,11 +103,11 @@ class PredictionLog:
     def _is_over(self) -> bool:
         return self._rows > self._limits.queue_rows or self._bytes > self._limits.queue_bytes
 
-    def _take(self) -> Entry:
-        entry = self._queue.popleft()
-        self._rows -= entry.rows
-        self._bytes -= entry.size
-        return entry
+    def _take(self) -> tuple[Entry, int, int]:
+        taken = self._queue.popleft()
+        self._rows -= taken[1]
+        self._bytes -= taken[2]
+        return taken
 
     # --- the writing thread ---------------------------------------------------------------------------
 
@@ -144,11 +144,11 @@ class PredictionLog:
         rows = 0
         with self._lock:
             while self._queue and (
-                not batch or rows + self._queue[0].rows <= self._limits.batch_rows
+                not batch or rows + self._queue[0][1] <= self._limits.batch_rows
             ):
-                entry = self._take()
+                entry, size, _ = self._take()
                 batch.append(entry)
-                rows += entry.rows
+                rows += size
         return batch
 
     def _write(self, model: str, table: pa.Table) -> None:
@@ -174,7 +174,8 @@ class PredictionLog:
                 return
 
     def _lose(self, rows: int, error: Exception) -> None:
-        self._metrics.log_dropped.inc(rows)
+        with self._lock:
+            self._dropped.count += rows
         log_event("prediction_log_lost", level=logging.ERROR, rows=rows, error=error)
 
     def _tidy(self) -> None:

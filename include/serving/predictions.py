@@ -1,8 +1,8 @@
-"""The endpoints that predict, in both protocols, and the limits they keep.
+"""From a request to its prediction: which version, on the event loop or in a thread, and what is noted of it.
 
-The event loop only reads bodies and writes answers; parsing, predicting and dumping happen together in a thread
-pool as wide as the machine, so a large request delays no health check. What was answered, or refused, is left
-with the prediction log.
+A prediction that is expected to be quick is made on the event loop, since the way to a thread and back costs more
+than it does; a longer one, and a large body, in a thread pool as wide as the cores, so that it delays no health
+check. What was answered, or refused, is left with the prediction log.
 """
 
 from __future__ import annotations
@@ -12,54 +12,43 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from fastapi import Request, Response
 from threadpoolctl import threadpool_limits
 
-from include.serving.bodies import CSV, JSON, check_media, media_type, read_body
+from include.serving.arms import CHALLENGER, CHAMPION, VERSION, Asked, trial
+from include.serving.batching import Batcher
 from include.serving.engine import Engine, Prediction
-from include.serving.frames import Frame, read_csv, read_invocation
-from include.serving.identity import ID_HEADER, as_header, request_id
+from include.serving.forms import Form
+from include.serving.identity import request_id
+from include.serving.limits import Doors, Limits, too_late
 from include.serving.log_rows import Author, Entry
-from include.serving.lookup import Lookup
 from include.serving.prediction_log import PredictionLog
+from include.serving.prepared import Prepared, Shelf
 from include.serving.rejection import RequestError
-from include.serving.replies import dump
-from include.serving.served import CHAMPION
+from include.serving.served import Served
+from include.serving.shadow import Copy, Shadow
 from include.serving.telemetry import Metrics
-from include.serving.tensors import InferRequest, read_infer
 
-#: A request with this header and the value `off` is not logged: a probe is no live traffic.
-LOG_HEADER = "x-evergreen-log"
-_BY_VERSION = "version"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one request, and all of them together, may take.
-
-    Args:
-        body_bytes: Largest body.
-        rows: Most rows in one request.
-        pending: Most prediction requests accepted and not yet answered.
-        threads: Threads that predict; 0 for one per core.
-    """
-
-    body_bytes: int = 16 * 2**20
-    rows: int = 10_000
-    pending: int = 256
-    threads: int = 0
+__all__ = ["Answer", "Call", "Limits", "Predictions"]
+_LARGE = 64 * 1024  # bytes of a body that is read in a thread: about a millisecond
+_UNSEEN = (
+    429,
+    503,
+)  # turned away for want of room: never looked at, and would crowd out those that were
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Call:
     """One prediction request on its way.
 
     Args:
-        engine: The version asked.
-        arm: Why this one: `champion`, or `version` where the path named it.
+        form: How it is asked and answered.
+        served: The model as of the request's arrival.
+        version: The version its path names; None for the model.
+        engine: That version, else the champion.
         given_id: What the caller calls the request in a header; None for nothing.
         logged: Whether it belongs into the prediction log.
         arrived: When it came, seconds since 1970.
@@ -67,16 +56,23 @@ class Call:
         body: The body.
     """
 
+    form: Form
+    served: Served
+    version: str | None
     engine: Engine
-    arm: str
     given_id: str | None
     logged: bool
     arrived: float
     started: float = 0.0
     body: bytes = b""
 
+    @property
+    def arm(self) -> str:
+        """Why this version."""
+        return CHAMPION if self.version is None else VERSION
 
-@dataclass(frozen=True)
+
+@dataclass(slots=True)
 class Answer:
     """What a request is answered with.
 
@@ -84,171 +80,190 @@ class Answer:
         data: The body.
         rows: Rows predicted.
         request_id: By which labels can refer to it.
+        version: The version that answered.
+        arm: Why it was this one.
     """
 
     data: bytes
     rows: int
     request_id: str
-
-
-Work = Callable[[Call], Answer]
+    version: str
+    arm: str
 
 
 class Predictions:
-    """The endpoints that predict.
+    """Answers requests; on the event loop, apart from its threads.
 
     Args:
-        lookup: Finds the version that answers.
         metrics: Where requests are counted.
         limits: What requests may take.
         log: Where predictions are logged; None for nowhere.
     """
 
-    def __init__(
-        self, lookup: Lookup, metrics: Metrics, limits: Limits, log: PredictionLog | None = None
-    ) -> None:
-        self.lookup, self.metrics, self.limits, self._log = lookup, metrics, limits, log
-        self._pending = 0
-        self._pool = ThreadPoolExecutor(
-            limits.threads or os.cpu_count() or 1, "predict", initializer=_one_thread
+    def __init__(self, metrics: Metrics, limits: Limits, log: PredictionLog | None = None) -> None:
+        self.metrics, self.limits, self._log = metrics, limits, log
+        self.doors = Doors(limits)
+        width = limits.threads or _cores()
+        self._pool = ThreadPoolExecutor(width, "predict", initializer=_one_thread)
+        self.shelf = Shelf(
+            lambda model: Batcher(self._pool, width, limits.batch_rows, metrics, model)
         )
-        metrics.pending.set_function(lambda: self._pending)
+        self._shadow = Shadow(log, metrics, limits.shadow_rows) if log else None
+        metrics.each_refresh(lambda: metrics.pending.set(self.doors.inside))
 
     def close(self) -> None:
         """Finish what was accepted, then end the threads."""
         self._pool.shutdown(wait=True)
+        if self._shadow:
+            self._shadow.close()
 
-    async def infer(self, request: Request) -> Response:
-        """Answer tensors with tensors."""
-        return await self._answer(request, "infer", self._infer, JSON)
+    async def answer(self, call: Call) -> Answer:
+        """Return the answer to a request whose body is there.
 
-    async def invocations(self, request: Request) -> Response:
-        """Answer one of MLflow's four JSON forms, or CSV, with labels."""
-        work = self._csv if media_type(request) in CSV else self._invoke
-        return await self._answer(request, "invocations", work, (*JSON, *CSV))
-
-    async def _answer(
-        self, request: Request, route: str, work: Work, media: tuple[str, ...]
-    ) -> Response:
-        call: Call | None = None
-        status = 500
-        try:
-            call = _open_call(request, await self.lookup.engine(request))
-            check_media(request, media)
-            body = await read_body(request, self.limits.body_bytes)
-            call = replace(call, body=body, started=time.perf_counter())
-            answer = await self._run(call, route, work)
-            status = 200
-            self.metrics.rows.labels(call.engine.model.name, call.engine.version).inc(answer.rows)
-            headers = {ID_HEADER: as_header(answer.request_id)}
-            return Response(answer.data, media_type="application/json", headers=headers)
-        except RequestError as error:
-            status = error.status
-            # One that was turned away for want of room was never looked at, and would crowd out those that were.
-            if call and status != 503:
-                self._refused(call, f"{status} {error.where}: {error.rule.partition(', got')[0]}")
-            raise
-        except Exception as error:
-            if call:
-                self._refused(call, f"500 {type(error).__name__}")
-            raise
-        finally:
-            labels = (call.engine.model.name, call.engine.version) if call else ("", "")
-            self.metrics.requests.labels(*labels, route, str(status)).inc()
-
-    async def _run(self, call: Call, route: str, work: Work) -> Answer:
-        if self._pending >= self.limits.pending:
-            raise RequestError(
-                503,
-                "serving",
-                f"must have fewer than {self.limits.pending} requests waiting, got one more",
-                "Try again shortly.",
-            )
-        self._pending += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work, call)
-        finally:
-            self._pending -= 1
-            self.metrics.seconds.labels(call.engine.model.name, route).observe(
-                time.perf_counter() - call.started
-            )
-
-    def _infer(self, call: Call) -> Answer:
+        Raises:
+            RequestError: It gets none.
+        """
         engine = call.engine
-        request = read_infer(call.body, engine.schema, engine.outputs, max_rows=self.limits.rows)
-        named = request_id(request.id or call.given_id)
-        prediction = engine.predict(request.columns)
-        answer: dict[str, Any] = {"model_name": engine.model.name, "model_version": engine.version}
-        if request.id is not None:
-            answer["id"] = request.id
-        answer["outputs"] = engine.tensors(prediction, request.outputs)
-        self._answered(call, named, request, prediction)
-        return Answer(dump(answer), request.rows, named)
+        version = self.shelf.of(engine)
+        form, body, rows = call.form, call.body, self.limits.rows
+        if len(body) > _LARGE:
+            asked = await self._in_thread(call, lambda: form.read(body, version, rows))
+        else:
+            asked = form.read(body, version, rows)
+        named = form.name(asked, call.given_id)
+        part = trial(call.served, asked, named) if call.version is None else None
+        if part is not None and not part.shadow:
+            answer = await self._tried(call, part.engine, asked, named)
+            if answer is not None:
+                return answer
+        answer = await self._by(call, version, engine, call.arm, asked, named)
+        if part is not None and part.shadow and call.logged and self._shadow is not None:
+            self._shadow.put(self._copy(call, part.engine, asked, named))
+        return answer
 
-    def _invoke(self, call: Call) -> Answer:
-        return self._labels(
-            call, read_invocation(call.body, call.engine.schema, max_rows=self.limits.rows)
-        )
-
-    def _csv(self, call: Call) -> Answer:
-        return self._labels(
-            call, read_csv(call.body, call.engine.schema, max_rows=self.limits.rows)
-        )
-
-    def _labels(self, call: Call, frame: Frame) -> Answer:
-        named = request_id(call.given_id, ID_HEADER)
-        prediction = call.engine.predict(frame.columns)
-        self._answered(call, named, frame, prediction)
-        return Answer(dump({"predictions": prediction.predict}), frame.rows, named)
-
-    # --- the log ----------------------------------------------------------------------------------------
-
-    def _answered(
-        self, call: Call, named: str, asked: InferRequest | Frame, prediction: Prediction
-    ) -> None:
-        if self._log is None or not call.logged:
-            return
-        self._log.put(
-            Entry(
-                author=Author.of(call.engine),
-                arm=call.arm,
-                request_id=named,
-                arrived=int(call.arrived * 1e6),
-                latency_ms=(time.perf_counter() - call.started) * 1000,
-                texts=len(call.body),
-                columns=asked.columns,
-                prediction=prediction,
-                identity=asked.identity,
+    async def _by(
+        self, call: Call, version: Prepared, engine: Engine, arm: str, asked: Asked, named: str
+    ) -> Answer:
+        """Have one version answer."""
+        if version.expected_ms(asked.rows) <= self.limits.inline_ms:
+            prediction = engine.predict(asked.columns)
+        else:
+            prediction = await self._elsewhere(call, version, engine, asked)
+        spent = time.perf_counter() - call.started
+        data = call.form.write(engine, asked, prediction, named)
+        if self._log is not None and call.logged:
+            self._log.put(
+                Entry(
+                    version.author,
+                    arm,
+                    named,
+                    int(call.arrived * 1e6),
+                    spent * 1000,
+                    len(call.body),
+                    getattr(asked, "values", None) or asked.columns,
+                    prediction,
+                    asked.identity,
+                )
             )
+        self.metrics.series(version.name, version.version, arm, call.form.route).answered(
+            asked.rows, spent
         )
+        return Answer(data, asked.rows, named, version.version, arm)
 
-    def _refused(self, call: Call, error: str) -> None:
-        """Log that there was no answer, and why; never what was sent, for that may be anything."""
+    async def _elsewhere(
+        self, call: Call, version: Prepared, engine: Engine, asked: Asked
+    ) -> Prediction:
+        batcher = version.batcher
+        if batcher is None or asked.rows >= self.limits.batch_rows:
+            return await self._in_thread(call, lambda: engine.predict(asked.columns))
+        part = batcher.predict(engine, asked.columns, asked.rows)
+        return await self._in_time(call, part.answer, lambda: part.started)
+
+    async def _in_thread(self, call: Call, work: Callable[[], T]) -> T:
+        job = self._pool.submit(work)
+        return await self._in_time(call, asyncio.wrap_future(job), job.running)
+
+    async def _in_time(
+        self, call: Call, future: asyncio.Future[T], started: Callable[[], bool]
+    ) -> T:
+        """Return what the future brings.
+
+        Raises:
+            RequestError: 503 or 504 when it does not come in time.
+        """
+        left = call.started + self.limits.seconds - time.perf_counter()
+        try:
+            await asyncio.wait((future,), timeout=max(left, 0.0))
+            if not future.done():
+                raise too_late(self.limits.seconds, started())
+            return future.result()
+        finally:
+            future.cancel()  # does nothing to one that is done; one in a queue leaves it
+
+    async def _tried(self, call: Call, engine: Engine, asked: Asked, named: str) -> Answer | None:
+        """Have the challenger answer; None where it fails, so that no caller ever pays for a trial."""
+        version = self.shelf.of(engine)
+        try:
+            if version.schema != self.shelf.of(call.engine).schema:
+                asked = call.form.read(call.body, version, self.limits.rows)
+            return await self._by(call, version, engine, CHALLENGER, asked, named)
+        except RequestError as error:
+            if error.status not in _UNSEEN:
+                self._refused(call, engine, CHALLENGER, error.status, _brief(error), named)
+        except Exception as error:  # noqa: BLE001  whatever an estimator raises
+            self._refused(call, engine, CHALLENGER, 500, type(error).__name__, named)
+        return None
+
+    def _copy(self, call: Call, engine: Engine, asked: Asked, named: str) -> Copy:
+        version = self.shelf.of(engine)
+        same = version.schema == self.shelf.of(call.engine).schema
+        form, body, rows = call.form, call.body, self.limits.rows
+        read = (lambda: asked) if same else (lambda: form.read(body, version, rows))
+        return Copy(engine, asked.rows, read, named, int(call.arrived * 1e6), len(body))
+
+    # --- what is not answered -----------------------------------------------------------------------------
+
+    def refuse(self, call: Call, error: Exception) -> None:
+        """Note that a request got no answer, and why; never what was sent, for that may be anything."""
+        if not isinstance(error, RequestError):
+            self._refused(call, call.engine, call.arm, 500, type(error).__name__)
+        elif error.status not in _UNSEEN:
+            self._refused(call, call.engine, call.arm, error.status, _brief(error))
+
+    def _refused(
+        self,
+        call: Call,
+        engine: Engine,
+        arm: str,
+        status: int,
+        why: str,
+        named: str | None = None,
+    ) -> None:
+        self.metrics.errors.labels(engine.model.name, engine.version, arm, str(status)).inc()
         if self._log is None or not call.logged:
             return
         spent = time.perf_counter() - call.started if call.started else 0.0
-        named = request_id(None)
         self._log.put(
             Entry(
-                author=Author.of(call.engine),
-                arm=call.arm,
-                request_id=named,
+                author=Author.of(engine),
+                arm=arm,
+                request_id=named or request_id(None),
                 arrived=int(call.arrived * 1e6),
                 latency_ms=spent * 1000,
-                texts=len(error),
-                error=error,
+                texts=len(why),
+                error=f"{status} {why}",
             )
         )
 
 
-def _open_call(request: Request, engine: Engine) -> Call:
-    return Call(
-        engine=engine,
-        arm=_BY_VERSION if "version" in request.path_params else CHAMPION,
-        given_id=request.headers.get(ID_HEADER),
-        logged=request.headers.get(LOG_HEADER) != "off",
-        arrived=time.time(),
-    )
+def _brief(error: RequestError) -> str:
+    return f"{error.where}: {error.rule.partition(', got')[0]}"
+
+
+def _cores() -> int:
+    """Return how many cores this process may use, which a container or `taskset` may have made fewer."""
+    affinity: Any = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _one_thread() -> None:

@@ -31,11 +31,11 @@ def refused(_: Request, error: Exception) -> Response:
     """Answer a request that was turned down."""
     status = error.status if isinstance(error, RequestError) else 500
     response = as_json({"error": str(error)}, status)
-    if status == 503:
+    if status in (429, 503):
         response.headers["Retry-After"] = "1"
     if status == 401:
         response.headers["WWW-Authenticate"] = CHALLENGE
-    if status == 413:
+    if status in (408, 413):
         response.headers["Connection"] = "close"  # the rest of the body is not read
     return response
 

@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from include.serving.columns import Columns, Schema
@@ -25,7 +23,7 @@ _INTEGERS = {
     **{f"INT{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
     **{f"UINT{bits}": (0, 2**bits - 1) for bits in (8, 16, 32, 64)},
 }
-_FLOATS = {"FP16": 65504.0, "FP32": float(np.finfo(np.float32).max), "FP64": math.inf}
+_FLOATS = {"FP16": 65504.0, "FP32": (2 - 2**-23) * 2.0**127, "FP64": math.inf}
 _NONE = type(None)
 _JSON_TYPES: Mapping[str, frozenset[type]] = {
     **dict.fromkeys(_FLOATS, frozenset((int, float, _NONE))),
@@ -45,16 +43,18 @@ _TENSOR_FIX = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class InferRequest:
-    """A checked request.
+    """A checked request. Not declared frozen only because that makes each cost 2 microseconds more.
 
     Args:
         id: The caller's id, to be echoed; None when there was none.
-        columns: One array per feature, `rows` long.
+        columns: One column per feature, `rows` long.
         rows: Number of rows, at least 1.
         outputs: Names of the outputs asked for, in that order; empty for all.
         identity: Key and time of the rows, where sent.
+        routing_key: Whom the request is about, for the routing between versions; None where it does not say.
+        values: The features of a single row in the model's order; None where they were not put so.
     """
 
     id: str | None
@@ -62,6 +62,8 @@ class InferRequest:
     rows: int
     outputs: tuple[str, ...]
     identity: Identity = NOBODY
+    routing_key: str | None = None
+    values: tuple[Any, ...] | None = None
 
 
 def read_json(body: bytes) -> Any:
@@ -92,13 +94,19 @@ def read_infer(
     Raises:
         RequestError: Anything is wrong with it, naming the input and what to do.
     """
-    request = read_json(body)
+    return check_infer(read_json(body), schema, outputs, max_rows=max_rows)
+
+
+def check_infer(
+    request: Any, schema: Schema, outputs: Sequence[str], *, max_rows: int
+) -> InferRequest:
+    """Check and convert a parsed infer request; see `read_infer`."""
     if not isinstance(request, dict):
         raise bad("body", f"must be a JSON object, got {quote(request)}", _TENSOR_FIX)
     identifier = request.get("id")
     if identifier is not None and not isinstance(identifier, str):
         raise bad("id", f"must be a string, got {quote(identifier)}", "Send text, or leave it out.")
-    _check_parameters(request, "parameters")
+    key = routing_key(request.get("parameters"))
     tensors = request.get("inputs")
     if not isinstance(tensors, list) or not tensors:
         raise bad("inputs", f"must be a list of tensors, got {quote(tensors)}", _TENSOR_FIX)
@@ -111,7 +119,25 @@ def read_infer(
         name: _flat(f"input {quote(name)}", named[name], rows)
         for name in schema.beside.intersection(named)
     }
-    return InferRequest(identifier, columns, rows, wanted, schema.identity(beside, "input"))
+    identity = schema.identity(beside, "input")
+    return InferRequest(identifier, columns, rows, wanted, identity, key)
+
+
+def routing_key(parameters: Any) -> str | None:
+    """Check a request's parameters; return the one that says whom it is about, None where it does not.
+
+    Raises:
+        RequestError: They are no parameters, or the key is no text.
+    """
+    _check_parameters({"parameters": parameters}, "parameters")
+    key = parameters.get("routing_key") if parameters else None
+    if key is not None and not isinstance(key, str):
+        raise bad(
+            "parameters.routing_key",
+            f"must be a string, got {quote(key)}",
+            "Send text, or leave it out.",
+        )
+    return key
 
 
 def _by_name(tensors: list[Any]) -> dict[str, dict[str, Any]]:
@@ -165,7 +191,7 @@ def _rows(name: str, tensor: Mapping[str, Any]) -> int:
     )
 
 
-def _column(name: str, tensor: Mapping[str, Any], schema: Schema, rows: int) -> npt.NDArray[Any]:
+def _column(name: str, tensor: Mapping[str, Any], schema: Schema, rows: int) -> Sequence[Any]:
     where = f"input {quote(name)}"
     datatype = tensor.get("datatype")
     if not isinstance(datatype, str) or datatype not in _JSON_TYPES:

@@ -184,7 +184,7 @@ def test_metrics_count_requests_and_loads(served: TestClient) -> None:
     page = served.get("/metrics")
     assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert (
-        'evergreen_serving_requests_total{model="price",route="infer",status="200",version="1"}'
+        'evergreen_serving_requests_total{arm="champion",model="price",route="infer",status="200",version="1"}'
         in page.text
     )
     assert 'evergreen_serving_loads_total{model="churn",outcome="loaded"} 2.0' in page.text
@@ -202,7 +202,7 @@ def test_one_request_too_many_is_told_to_wait(
     registry.set("churn", "champion", "1")
     metrics, go_on = Metrics(), threading.Event()
     follower = Follower(registry, tmp_path / "cache", metrics, poll_seconds=0.05)
-    with TestClient(create_app(follower, metrics, limits=Limits(pending=1))) as client:
+    with TestClient(create_app(follower, metrics, limits=Limits(pending=1, inline_ms=0))) as client:
         wait_for(lambda: follower.ready)
         body = example(client)
 

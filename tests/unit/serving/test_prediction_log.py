@@ -183,9 +183,10 @@ def test_a_fault_of_ours_is_logged(world: World, monkeypatch: pytest.MonkeyPatch
 
     with world.serve() as client:
         body = request(client)
-        monkeypatch.setattr("include.serving.predictions.read_infer", fail)
-        with pytest.raises(RuntimeError):
-            client.post(INFER, json=body)
+        monkeypatch.setattr("include.serving.compiled.read_json", fail)
+        answer = client.post(INFER, json=body)
+        assert answer.status_code == 500
+        assert "secret" not in answer.text
     assert [row["_error"] for row in world.log()] == ["500 RuntimeError"]
 
 

@@ -14,13 +14,18 @@ import orjson
 import pytest
 import uvicorn
 
-from include.serving import engine
+from include.engines import pipeline
 from include.serving.app import create_app
 from include.serving.follower import Follower
+from include.serving.limits import Limits
 from include.serving.telemetry import Metrics
 from include.store.features import model_frame
 from tests.servers import free_port
 from tests.unit.serving.registry import CHURN, MemoryRegistry, wait_for
+
+IN_THREADS = Limits(
+    inline_ms=0
+)  # so that a test may hold up a prediction, however quick the machine is
 
 
 class Server:
@@ -31,7 +36,10 @@ class Server:
         self.follower = Follower(registry, cache, metrics, poll_seconds=0.05)
         self.port = free_port()
         config = uvicorn.Config(
-            create_app(self.follower, metrics), port=self.port, log_config=None, access_log=False
+            create_app(self.follower, metrics, limits=IN_THREADS),
+            port=self.port,
+            log_config=None,
+            access_log=False,
         )
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
@@ -116,7 +124,7 @@ def test_a_shutdown_finishes_what_was_accepted(
             go_on.wait(10)
             return model_frame(*given)
 
-        monkeypatch.setattr(engine, "model_frame", slow)
+        monkeypatch.setattr(pipeline, "model_frame", slow)
 
         def ask() -> None:
             results.append(httpx.post(f"{base}/infer", json=body, timeout=20))

@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import orjson
 import pytest
 
@@ -46,15 +45,16 @@ def read(request: Any, max_rows: int = 100) -> InferRequest:
     return read_infer(raw, SCHEMA, ("predict", "probability"), max_rows=max_rows)
 
 
-def test_columns_arrive_typed_with_missing_values() -> None:
+def test_columns_arrive_as_they_were_sent() -> None:
     request = read(body(id="a1", parameters={"x": 1}))
     assert (request.id, request.rows, request.outputs) == ("a1", 2, ())
-    assert request.columns["age"].dtype == np.float64
-    np.testing.assert_array_equal(request.columns["age"], [1.5, np.nan])
-    np.testing.assert_array_equal(request.columns["member"], [1.0, np.nan])
-    assert request.columns["region"].tolist() == ["a", None]
-    assert request.columns["plan"].tolist() == [3, None]
-    assert request.columns["vip"].tolist() == [False, None]
+    assert request.columns == {
+        "age": [1.5, None],
+        "member": [True, None],
+        "region": ["a", None],
+        "plan": [3, None],
+        "vip": [False, None],
+    }
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_columns_arrive_typed_with_missing_values() -> None:
     ],
 )
 def test_lossless_variants_of_a_numeric_column_are_the_same(tensor: dict[str, Any]) -> None:
-    assert read(changed("age", **tensor)).columns["age"].tolist() == [1.0, 2.0]
+    assert read(changed("age", **tensor)).columns["age"] == [1.0, 2.0]
 
 
 def test_an_output_filter_keeps_its_order() -> None:
