@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from include.settings import Settings
 
 
-class _Duration(click.ParamType):
+class _Duration(click.ParamType[timedelta]):
     """A duration as a spec writes it."""
 
     name = "duration"

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from include.serving.access import Access
 from include.serving.access_log import AccessLog
 from include.serving.bodies import Bodies
+from include.serving.docs import Docs
 from include.serving.follower import Follower
 from include.serving.front import Front
 from include.serving.guard import Guard, caller_of
@@ -80,7 +81,8 @@ def create_app(
             if each:
                 await asyncio.to_thread(each.close)
 
-    # No generated docs: their page would load its scripts from a CDN, and the routes below are not FastAPI's own.
+    # No generated docs: their page would load its scripts from a CDN, and the routes below are not FastAPI's own; ours
+    # are in `docs`.
     app = FastAPI(title="Evergreen serving", openapi_url=None, lifespan=lifespan)
     if access:
         app.add_middleware(Guard, access=access, metrics=metrics)
@@ -97,6 +99,8 @@ def create_app(
         "/ping": status.server_ready,
         "/health": status.server_ready,
     }
+    docs = Docs(lookup, access)
+    get |= {"/openapi.json": docs.openapi, "/docs": docs.page, "/docs/{file}": docs.asset}
     for base in (model, version):
         get |= {
             base: status.metadata,

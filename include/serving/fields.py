@@ -64,8 +64,11 @@ def read_fields(body: bytes, schema: Schema, *, max_rows: int) -> Fields:
     columns = {
         name: schema.column(name, [row[name] for row in rows], "field") for name in schema.names
     }
-    given = schema.beside.intersection(*map(dict.keys, rows)) if schema.beside else ()
-    beside = {name: [row[name] for row in rows] for name in given}
+    beside = {
+        name: [row.get(name) for row in rows]
+        for name in schema.beside
+        if any(name in row for row in rows)
+    }
     return Fields(columns, len(rows), schema.identity(beside, "field"), many)
 
 
@@ -79,15 +82,6 @@ def _rows(request: Mapping[str, Any], max_rows: int) -> list[dict[str, Any]]:
     for position, row in enumerate(rows):
         if not isinstance(row, dict):
             raise bad(f"rows[{position}]", f"must be an object of fields, got {quote(row)}", _FIX)
-    if any(row.keys() != rows[0].keys() for row in rows):
-        # A key in some rows only would be a key of other rows' predictions.
-        odd = next(i for i, row in enumerate(rows) if row.keys() != rows[0].keys())
-        differ = listed(sorted(rows[odd].keys() ^ rows[0].keys()))
-        raise bad(
-            f"rows[{odd}]",
-            f"must have the fields of the first row, got a difference in {differ}",
-            "Send the same fields in every row, null where a value is missing.",
-        )
     return rows
 
 
