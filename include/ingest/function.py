@@ -27,6 +27,7 @@ def call_function(
     *,
     start: datetime | None,
     end: datetime,
+    partition: str | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Call the function and yield its rows; the frame's index is left out.
 
@@ -36,13 +37,17 @@ def call_function(
         drop: Columns to leave out.
         start: Passed as `window_start` where the function takes it; None without a window.
         end: Passed as `window_end` where the function takes it.
+        partition: Passed as `partition` where the function takes it, instead of a window; None but for scoring.
 
     Raises:
         SpecError: The function does not exist, or lies outside the allowed prefixes.
         DataError: It raised, or returned something else than a DataFrame.
         ServiceError: It raised an OSError, such as a refused connection.
     """
-    frame = _call(load_function(source.call, where), source.args, where, start=start, end=end)
+    given: dict[str, Any] = {"window_start": start, "window_end": end}
+    if partition is not None:
+        given = {"partition": partition}
+    frame = _call(load_function(source.call, where), source.args, where, given)
     if not isinstance(frame, pd.DataFrame):
         raise DataError(
             where,
@@ -86,18 +91,15 @@ def load_function(path: str, where: str) -> Callable[..., Any]:
 
 def _call(
     function: Callable[..., Any],
-    given: dict[str, Any],
+    fixed: dict[str, Any],
     where: str,
-    *,
-    start: datetime | None,
-    end: datetime,
+    offered: dict[str, Any],
 ) -> Any:
-    window = {"window_start": start, "window_end": end}
     try:
         taken = inspect.signature(function).parameters
     except (TypeError, ValueError):
         taken = {}  # type: ignore[assignment]
-    arguments = {n: v for n, v in window.items() if n in taken} | given
+    arguments = {n: v for n, v in offered.items() if n in taken} | fixed
     try:
         return function(**arguments)
     except EvergreenError:

@@ -22,9 +22,10 @@ from include.ingest.function import call_function
 from include.ingest.origins import Origin, find_files, find_objects, reading
 from include.ingest.readers import CsvReader, ParquetReader, Reader
 from include.ingest.rows import Drop, batch_of
-from include.ingest.sql import describe_url, query_batches, resolve_url
+from include.ingest.sql import query_batches
 from include.spec.schema import Spec
 from include.spec.sources import FileSource, S3Source, SqlSource
+from include.store.databases import describe_url, resolve_url
 
 _JSON_BLOCK_BYTES = 4 * 2**20
 
@@ -39,6 +40,7 @@ class Access:
         sql_url: SQLAlchemy URL; None means the environment variable the spec names.
         s3_options: Further arguments of `boto3.client`; None means boto3's own chain.
         drop: Columns to leave out; knows afterwards which of them there were.
+        partition: What a query or function for scoring is asked for; None otherwise.
     """
 
     now: datetime
@@ -46,6 +48,7 @@ class Access:
     sql_url: str | None = None
     s3_options: Mapping[str, Any] | None = None
     drop: Drop = field(default_factory=lambda: Drop(frozenset()))
+    partition: str | None = None
 
 
 def open_source(spec: Spec, access: Access) -> tuple[Reader, str]:
@@ -66,11 +69,17 @@ def open_source(spec: Spec, access: Access) -> tuple[Reader, str]:
         return _files(find_objects(source, access.s3_options), spec, access), source.path
     start = access.now - spec.ingest.window if spec.ingest.window else None
     if isinstance(source, SqlSource):
-        url = resolve_url(source, access.sql_url)
-        rows = query_batches(url, source.query, drop, start=start, end=access.now)
+        url = resolve_url(
+            "ingest.source", access.sql_url, url_env=source.url_env, connection=source.connection
+        )
+        rows = query_batches(
+            url, source.query, drop, start=start, end=access.now, partition=access.partition
+        )
         return _spooled(rows, access.folder), describe_url(url)
     where = f"model {spec.model}: ingest.source.call {source.call}"
-    rows = call_function(source, where, drop, start=start, end=access.now)
+    rows = call_function(
+        source, where, drop, start=start, end=access.now, partition=access.partition
+    )
     return _spooled(rows, access.folder), source.call
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -49,13 +49,17 @@ def predictions_root(model: str) -> str:
     return f"predictions/{model}"
 
 
-def write_part(store: Store, model: str, table: pa.Table) -> list[str]:
+def write_part(
+    store: Store, model: str, table: pa.Table, *, measured: Collection[str] = ()
+) -> list[str]:
     """Store rows: one part for each day and version among them. Safe to repeat.
 
     Args:
         store: Where to.
         model: Registered name.
         table: Columns of `prediction_schema`, n >= 0 rows; `_time` and `_version` are never null.
+        measured: Columns that differ each time the same rows are made, such as when and how long it took: a part
+            is not named by them, so that the same rows made again are there already.
 
     Returns:
         The keys of the parts, whether they are new or were there.
@@ -67,11 +71,19 @@ def write_part(store: Store, model: str, table: pa.Table) -> list[str]:
         buffer = io.BytesIO()
         pq.write_table(some, buffer, **parts.write_options(table.schema))
         data = buffer.getvalue()
-        digest = hashlib.sha256(data).hexdigest()
+        digest = _made_digest(some, measured) if measured else hashlib.sha256(data).hexdigest()
         key = f"{_part_lead(model, group['day'], group['version'])}{digest[:32]}.parquet"
         store.write_bytes(key, data, if_absent=True)
         keys.append(key)
     return sorted(keys)
+
+
+def _made_digest(table: pa.Table, measured: Collection[str]) -> str:
+    kept = table.drop_columns(list(measured)).combine_chunks()
+    digest = hashlib.sha256(kept.schema.serialize())
+    for batch in kept.to_batches():
+        digest.update(batch.serialize())
+    return digest.hexdigest()
 
 
 def _part_lead(model: str, day: date, version: str) -> str:
@@ -102,6 +114,7 @@ def copy_window(
     out: Path,
     *,
     version: str | None = None,
+    shadow: bool = False,
 ) -> int:
     """Copy the rows of a stretch of time into one Parquet file, in bounded memory.
 
@@ -116,6 +129,8 @@ def copy_window(
         out: The file; replaced when it is there.
         version: Only rows of this version; None for all, where a feature that was a number in one version and
             a category in another comes as text.
+        shadow: Copy also the rows of arm `shadow`, which were computed and answered nobody: to compare a challenger
+            with the champion, never to judge what was served.
 
     Returns:
         The number of rows; for none the file has the log's own columns, and features only where they are known.
@@ -125,6 +140,8 @@ def copy_window(
     where = [f"epoch_us({{_time}}) >= {_micros(start)} AND epoch_us({{_time}}) < {_micros(end)}"]
     if version is not None:
         where.append("{_version} = '" + version.replace("'", "''") + "'")
+    if not shadow:
+        where.append("{_arm} IS DISTINCT FROM 'shadow'")
     out.parent.mkdir(parents=True, exist_ok=True)
 
     def copy() -> int:

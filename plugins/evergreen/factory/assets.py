@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable
 
-from evergreen.factory.naming import champion_asset_uri, data_asset_uri
+from evergreen.factory.naming import champion_asset_uri, data_asset_uri, scores_asset_uri
 
 if TYPE_CHECKING:
     from include.spec.schema import Spec
@@ -21,6 +21,11 @@ def data_asset(model: str) -> Asset:
 def champion_asset(model: str) -> Asset:
     """Return the asset that a promotion updates; no Dag of the model itself listens to it."""
     return Asset(name=f"{model}_champion", uri=champion_asset_uri(model))
+
+
+def scores_asset(model: str) -> Asset:
+    """Return the asset that a scored partition updates; its event names the partition."""
+    return Asset(name=f"{model}_scores", uri=scores_asset_uri(model))
 
 
 def training_schedule(spec: Spec) -> Any:

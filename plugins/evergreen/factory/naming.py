@@ -18,6 +18,11 @@ def monitor_dag_id(model: str) -> str:
     return f"{model}{SEPARATOR}monitor"
 
 
+def score_dag_id(model: str) -> str:
+    """Return the id of the Dag that scores batches of rows."""
+    return f"{model}{SEPARATOR}score"
+
+
 def monitor_experiment(model: str) -> str:
     """Return the MLflow experiment of the monitor's runs; no model can have a hyphen in its name."""
     return f"{model}-monitor"
@@ -48,6 +53,11 @@ def data_asset_uri(model: str) -> str:
 def champion_asset_uri(model: str) -> str:
     """Return the URI of the asset that a promotion updates."""
     return f"x-evergreen://champion/{model}"
+
+
+def scores_asset_uri(model: str) -> str:
+    """Return the URI of the asset that a scored partition updates."""
+    return f"x-evergreen://scores/{model}"
 
 
 def fingerprint(snapshot_id: str, spec_hash: str, salt: str = "") -> str:

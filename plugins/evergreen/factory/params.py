@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from airflow.sdk import Param
 
+from include.spec.score import PARTITION_PATTERN
+
 _MOMENT = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?([Zz]|[+-]\d{2}:\d{2})$"
 _TRIGGERS = ("manual", "api", "schedule", "data", "drift", "decay")
 
@@ -51,6 +53,19 @@ def monitor_params() -> dict[str, Param]:
             description="Write the page with plots even if nothing is found.",
         ),
         "as_of": _as_of(),
+    }
+
+
+def score_params() -> dict[str, Param]:
+    """Return the parameters of a scoring Dag."""
+    return {
+        "partition": Param(
+            None,
+            type=["null", "string"],
+            pattern=PARTITION_PATTERN,
+            title="Partition",
+            description="Which rows to score; empty: the date of the run, such as 2026-03-01.",
+        ),
     }
 
 

@@ -1,4 +1,4 @@
-"""Turns the Airflow connections a spec names into what the ingest stage takes."""
+"""Turns the Airflow connections a spec names into what the stages take that read sources and write to targets."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Any
 from airflow.sdk import BaseHook
 
 from include.errors import SpecError
+from include.spec.score import S3Target, SqlTarget, Target
 from include.spec.sources import S3Source, Source, SqlSource
 
 
-def source_options(source: Source) -> dict[str, Any]:
-    """Return the keyword arguments of `include.ingest` that hold a source's credentials.
+def source_options(source: Source | Target) -> dict[str, Any]:
+    """Return the keyword arguments of the stages that hold the credentials of a source or target.
 
     Raises:
         SpecError: The connection is of a kind that has no SQLAlchemy URL.
     """
-    if isinstance(source, SqlSource) and source.connection:
+    if isinstance(source, SqlSource | SqlTarget) and source.connection:
         return {"sql_url": _sql_url(source.connection)}
-    if isinstance(source, S3Source) and source.connection:
+    if isinstance(source, S3Source | S3Target) and source.connection:
         return {"s3_options": _s3_options(source.connection)}
     return {}
 

@@ -36,3 +36,15 @@ def test_what_cannot_be_read_leaves_the_last_copy_alone(world, tmp_path):
         collect(world.spec, store, WINDOW, "3", out=out)
     assert [p.name for p in out.iterdir()] == ["window.parquet"]
     assert (out / "window.parquet").read_bytes() == before
+
+
+def test_a_window_holds_what_was_answered_and_nothing_that_was_only_computed(world, tmp_path):
+    """Rows of the score Dag are the version's predictions; those it made as a mere challenger are not."""
+    store = open_store(str(tmp_path / "store"))
+    table = pq.read_table(world.window(rows(9)))
+    arms = ["champion", "batch", "shadow"] * 3
+    place = table.column_names.index("_arm")
+    write_part(store, "toy", table.set_column(place, table.schema.field(place), [arms]))
+    found = collect(world.spec, store, WINDOW, "3", out=tmp_path / "out")
+    kept = pq.read_table(found.path)["_arm"].to_pylist()
+    assert (found.rows, sorted(kept)) == (6, ["batch"] * 3 + ["champion"] * 3)

@@ -100,6 +100,24 @@ def test_nothing_logged_gives_a_file_all_the_same(folder_store: Store, tmp_path:
     assert list(out.parent.iterdir()) == [out]
 
 
+def test_what_answered_nobody_is_copied_only_when_asked_for(
+    folder_store: Store, tmp_path: Path
+) -> None:
+    """The same requests, once answered and once computed for the challenger; and rows of an unknown arm."""
+    arms = ["champion", "batch", "challenger", "version"]
+    write_part(folder_store, "m", rows(4, _arm=arms))
+    write_part(folder_store, "m", rows(4, _arm=["shadow"] * 4, version="2"))
+    write_part(folder_store, "m", rows(1, name="old", _arm=[None]))
+    answered = copied(folder_store, tmp_path / "o")
+    assert ids(answered) == ["old-0", "r-0", "r-1", "r-2", "r-3"]
+    assert {row["_arm"] for row in answered} == {*arms, None}
+    assert copied(folder_store, tmp_path / "o", version="2") == []
+    both = copied(folder_store, tmp_path / "o", shadow=True)
+    assert len(both) == 9
+    assert compact(folder_store, "m", before=NEXT) == 2  # upkeep keeps them all
+    assert len(copied(folder_store, tmp_path / "o", shadow=True)) == 9
+
+
 def test_many_days_and_versions_are_told_apart(folder_store: Store, tmp_path: Path) -> None:
     versions = [str(n % 2) for n in range(90)]
     table = rows(90, step=timedelta(hours=8), _version=versions)
