@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from include.errors import EvergreenError
 
 _SHOWN = 10
+_TYPOS, _COMPARED, _LONGEST = 4, 50, 100
 _REPR = reprlib.Repr()
 _REPR.maxstring, _REPR.maxother, _REPR.maxlist, _REPR.maxdict, _REPR.maxlevel = 80, 80, 4, 3, 3
 
@@ -38,8 +39,13 @@ def bad(where: str, rule: str, fix: str) -> RequestError:
 
 
 def suggest(name: str, known: Collection[str]) -> str:
-    """Return `name` quoted, followed by the known name it resembles, if any."""
-    near = difflib.get_close_matches(name, known, n=1)
+    """Return `name` quoted, followed by the known name it resembles, if any.
+
+    Comparing costs 0.1 ms a pair, on the event loop: only the likeliest are compared, however many there are.
+    """
+    likely = [known_name for known_name in known if abs(len(known_name) - len(name)) <= _TYPOS]
+    likely.sort(key=lambda known_name: known_name[:1] != name[:1])
+    near = difflib.get_close_matches(name[:_LONGEST], likely[:_COMPARED], n=1)
     return f"{quote(name)} (did you mean {quote(near[0])}?)" if near else quote(name)
 
 
