@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,6 +13,9 @@ from pathlib import Path
 from include.errors import ModelError
 from include.registry.folder import MODEL_FILE, folder_digest, read_metadata
 from include.registry.package import LoadedPackage, Version, VersionFolder
+
+# A model called like one of the files beside the models' folders would take that file's place.
+_NAME, _DIGEST = re.compile(r"\w[\w .-]{0,255}"), re.compile(r"[0-9a-f]{64}")
 
 
 def fetch_version(
@@ -35,7 +39,7 @@ def fetch_version(
             "must carry Evergreen's producer and digest tags, got a version without them",
             "Only versions that Evergreen registered are loaded: train the model with it.",
         )
-    folder = cache / version.name / f"{version.version}-{digest[:12]}"
+    folder = _place(version, digest, where, cache)
     if not _intact(folder, digest):
         _fetch(version, folder, digest, where, download)
     return VersionFolder(read_metadata(folder), folder, version)
@@ -55,6 +59,18 @@ def load_version(
     # The types MLmodel lists are not looked at: a model must not vouch for itself.
     pipeline = load_model(found.folder / MODEL_FILE, str(found.meta["model_sha256"]))
     return LoadedPackage(found.meta, found.folder, version, pipeline)
+
+
+def _place(version: Version, digest: str, where: str, cache: Path) -> Path:
+    """Return where a version belongs. What the registry says becomes a path, and MLflow takes almost any name."""
+    sane = _NAME.fullmatch(version.name) and not version.name.endswith(".json")
+    if not sane or not version.version.isdecimal() or not _DIGEST.fullmatch(digest):
+        raise ModelError(
+            repr(where[:300]),
+            f"must have a plain name, a whole number and a SHA-256 as digest, got {digest[:80]!r} as digest",
+            "Register it through Evergreen.",
+        )
+    return cache / version.name / f"{version.version}-{digest[:12]}"
 
 
 def _fetch(

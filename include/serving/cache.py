@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from include.engines.opening import open_version
+from include.errors import ModelError
 from include.registry.rollouts import Rollout
 from include.serving.engine import LoadedModel
 from include.serving.served import Wanted
@@ -119,6 +120,12 @@ class Cache:
         if entry is None:
             return None
         folder = self.root / entry.folder
+        if not folder.resolve().is_relative_to(self.root.resolve()):
+            raise ModelError(
+                f"{self.root / _STATE}",
+                f"must lie in the cache, got {entry.folder[:200]!r} for {name} {version}",
+                "Delete the file; serving writes it again when MLflow answers.",
+            )
         predictor = open_version(folder, entry.meta)
         return LoadedModel(name, version, predictor, entry.meta, entry.example, folder)
 
