@@ -143,7 +143,7 @@ def _summary(settings: Settings) -> dict[str, Any]:
     dag_id = f"{MODEL}__train"
     with open_client(settings) as airflow:
         run_id = airflow.runs(dag_id, limit=1)[0]["dag_run_id"]
-        for task in ("admit", "ingest", "evaluate", "register", "deploy"):
+        for task in ("admit", "ingest", "evaluate", "register", "deploy.promote"):
             try:
                 found[task] = airflow.xcom(dag_id, run_id, task)
             except SpecError:
@@ -237,7 +237,7 @@ def _closing(summary: Mapping[str, Any], settings: Settings) -> None:
             "holdout",
             ", ".join(f"{name} {value:.3f}" for name, value in sorted(metrics.items())) or "-",
         ),
-        ("version", str(summary.get("deploy", {}).get("version", "unchanged"))),
+        ("version", str(summary.get("deploy.promote", {}).get("version", "unchanged"))),
         ("Airflow run", summary["run"]),
         ("MLflow", f"{settings.mlflow}/#/models/{MODEL}"),
         ("predictions", f"{settings.serving}/v2/models/{MODEL}/infer"),

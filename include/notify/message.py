@@ -112,6 +112,21 @@ def rolled_back(model: str, about: str, move: Event, links: Links) -> Message:
     return _message("rollback", about, title, lines, links)
 
 
+def sent_home(
+    model: str,
+    about: str,
+    *,
+    version: str,
+    champion: str,
+    reason: str,
+    kind: Kind,
+    links: Links,
+) -> Message:
+    """A challenger's rollout was stopped; the champion has all traffic."""
+    title = f"{model}: version {version} goes home, version {champion} stays"
+    return _message(kind, about, title, [reason], links)
+
+
 def alerted(
     model: str, run_key: str, outcome: Mapping[str, Any], links: Links, *, forced: bool = False
 ) -> Message:

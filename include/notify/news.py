@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from include.notify.message import Links, Message, declined, promoted, rejected, rolled_back
+from include.notify.message import (
+    Links,
+    Message,
+    declined,
+    promoted,
+    rejected,
+    rolled_back,
+    sent_home,
+)
 
 if TYPE_CHECKING:
     from include.ledger.chain import Event
@@ -34,7 +42,7 @@ def rejection(ledger: Ledger, model: str, run_key: str, links: Linker) -> Messag
     said = [e for e in ledger.events(model, "approval", _RECENT) if f"/{run_key}/" in e.key]
     if said and said[-1].payload["verdict"] == "REJECT":
         return declined(model, run_key, said[-1], verdict, linked)
-    return None
+    return _sent_home(ledger, model, run_key, links, returned=False)
 
 
 def promotion(ledger: Ledger, model: str, run_key: str, links: Linker) -> Message | None:
@@ -48,16 +56,52 @@ def promotion(ledger: Ledger, model: str, run_key: str, links: Linker) -> Messag
 
 
 def undoing(ledger: Ledger, model: str, run_key: str, links: Linker) -> Message | None:
-    """Return the message about a promotion that its own run took back.
+    """Return the message about a promotion that its own run took back, or about traffic it took back.
 
     A deployment that is tried again may do so on every try; people hear of the first.
     """
     move = _last_move(ledger, model, run_key)
     if move is None or move.kind != "rollback":
-        return None
+        return _sent_home(ledger, model, run_key, links, returned=True)
     verdict = verdict_of(ledger, model, run_key)
     run_id = str(verdict.payload.get("run_id") or "") if verdict else ""
     return rolled_back(model, run_key, move, links(run_id))
+
+
+def _sent_home(
+    ledger: Ledger, model: str, run_key: str, links: Linker, *, returned: bool
+) -> Message | None:
+    """Return the message about a challenger whose rollout was stopped.
+
+    Args:
+        ledger: The ledger.
+        model: The model.
+        run_key: The run whose rollout it was.
+        links: Makes the links.
+        returned: Whether to tell of one that had answered people, which is a rollback; a shadow's is a rejection.
+    """
+    from include.registry.rollouts import latest
+
+    standing = latest(ledger, model)
+    if (
+        standing is None
+        or standing.actor != run_key
+        or (standing.rollout.mode != "shadow") != returned
+    ):
+        return None
+    if standing.outcome not in ("STOPPED", "SUPERSEDED"):
+        return None
+    verdict = verdict_of(ledger, model, run_key)
+    run_id = str(verdict.payload.get("run_id") or "") if verdict else ""
+    return sent_home(
+        model,
+        f"{run_key}/{standing.seq}",
+        version=standing.rollout.version,
+        champion=standing.champion or "",
+        reason=standing.reason,
+        kind="rollback" if returned else "rejection",
+        links=links(run_id),
+    )
 
 
 def _last_move(ledger: Ledger, model: str, run_key: str) -> Event | None:

@@ -79,7 +79,8 @@ class Standing:
         wish: Who wants it promoted without further judging, and why; None where nobody said so.
         outcome: How it ended; None while it goes on.
         reason: Why it ended.
-        seq: The ledger's row that says so.
+        begun: The ledger's row of its beginning.
+        seq: The ledger's newest row of it.
     """
 
     rollout: Rollout
@@ -91,6 +92,7 @@ class Standing:
     wish: tuple[str, str] | None
     outcome: Outcome | None
     reason: str
+    begun: int
     seq: int
 
     @property
@@ -122,7 +124,8 @@ def _fold(events: Iterable[Event], rollout_id: str | None) -> Standing | None:
         if said["action"] == "begin":
             rollout = Rollout(said["id"], said["version"], said["mode"], said["share"])
             champion, actor = said["champion"], event.actor
-            found = Standing(rollout, champion, actor, at, -1, at, None, None, "", event.seq)
+            seq = event.seq
+            found = Standing(rollout, champion, actor, at, -1, at, None, None, "", seq, seq)
         elif found is not None:
             found = replace(found, seq=event.seq, **_change(found, event, at))
     return found

@@ -56,8 +56,8 @@ def homogeneity(reference: NDArray[np.int64], current: NDArray[np.int64]) -> flo
 
 def _chi_square(table: NDArray[np.int64]) -> float:
     there = table[:, table.sum(axis=0) > 0]
-    if there.shape[1] < 2:
-        return 1.0
+    if there.shape[1] < 2 or not there.sum(axis=1).all():
+        return 1.0  # one bin, or one side with no rows: nothing to compare
     return float(stats.chi2_contingency(there, correction=False).pvalue)
 
 

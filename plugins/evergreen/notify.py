@@ -147,7 +147,7 @@ class FailureNotifier(Notifier):
 
 
 class RejectionNotifier(Notifier):
-    """Tells that a challenger was turned down, by the gate or by a person."""
+    """Tells that a challenger was turned down: by the gate, by a person, or as a shadow."""
 
     def message(self, context: Context) -> Message | None:
         """Return the message; None when nobody said no."""
@@ -171,7 +171,7 @@ class PromotionNotifier(Notifier):
 
 
 class RollbackNotifier(Notifier):
-    """Tells that a deployment took its promotion back; `evergreen rollback` tells by itself."""
+    """Tells that a deployment took its promotion, or a challenger's traffic, back; `evergreen rollback` tells by itself."""
 
     def message(self, context: Context) -> Message | None:
         """Return the message; None when nothing was taken back."""

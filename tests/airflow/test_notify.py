@@ -45,9 +45,9 @@ def test_every_event_is_told_where_it_happens_and_once_more_at_the_end() -> None
         "evaluate success": ["rejection"],
         "approve asks": ["approval"],
         "approve success": ["rejection"],
-        "deploy success": ["promotion"],
-        "deploy retry": ["rollback"],
-        "deploy failure": ["rollback"],
+        "deploy.promote success": ["promotion"],
+        "deploy.promote retry": ["rollback"],
+        "deploy.promote failure": ["rollback"],
         "finish success": ["rejection", "promotion", "rollback"],
     }
 

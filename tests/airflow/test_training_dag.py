@@ -1,6 +1,7 @@
 """The shape of a training Dag, as the spec asks for it."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable
@@ -8,6 +9,7 @@ from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 from evergreen.factory.naming import config_error_dag_id, fingerprint
 from evergreen.factory.training import config_error_dag, training_dag
+from evergreen.operators.deploy_step import next_look
 
 from include.errors import DataError, ServiceError, SpecError
 from include.settings import ROOT
@@ -27,13 +29,23 @@ def spec(**changes: object) -> Spec:
 
 SHAPE = {
     "admit": {"ingest"},
-    "ingest": {"validate", "train.tune", "train.fit", "evaluate", "register", "deploy", "finish"},
+    "ingest": {
+        "validate",
+        "train.tune",
+        "train.fit",
+        "evaluate",
+        "register",
+        "deploy.smoke",
+        "deploy.promote",
+        "finish",
+    },
     "validate": {"train.tune", "train.fit", "evaluate", "register"},
     "train.tune": {"train.fit"},
     "train.fit": {"evaluate", "register"},
-    "evaluate": {"register", "deploy"},
-    "register": {"deploy"},
-    "deploy": {"finish"},
+    "evaluate": {"register", "deploy.smoke", "deploy.promote"},
+    "register": {"deploy.smoke", "deploy.promote"},
+    "deploy.smoke": {"deploy.promote"},
+    "deploy.promote": {"finish"},
     "finish": set(),
 }
 
@@ -48,11 +60,75 @@ def test_a_person_stands_between_register_and_deploy_where_asked() -> None:
         spec(register={"approval": {"manual": {"approvers": ["ann"], "timeout": "2h"}}})
     )
     approve = dag.get_task("approve")
-    assert approve.downstream_task_ids == {"deploy"}
+    assert approve.downstream_task_ids == {"deploy.smoke", "deploy.promote"}
     assert "register" in approve.upstream_task_ids
     assert approve.response_timeout == timedelta(hours=2)
     assert approve.defaults == ["Reject"]
     assert approve.assigned_users == [{"id": "ann", "name": "ann"}]
+
+
+@pytest.mark.parametrize(
+    ("rules", "tasks"),
+    [
+        ({"rollout": "direct"}, ["smoke", "promote"]),
+        ({"rollout": "canary"}, ["smoke", "step_10", "step_50", "promote"]),
+        ({"rollout": "canary", "steps": [5]}, ["smoke", "step_5", "promote"]),
+        ({"rollout": "shadow"}, ["smoke", "shadow", "promote"]),
+        ({"rollout": "ab", "steps": [50]}, ["smoke", "step_50", "decide", "promote"]),
+        (
+            {"rollout": "ab", "steps": [10, 50], "decide": "labels"},
+            ["smoke", "step_10", "step_50", "decide", "promote"],
+        ),
+    ],
+)
+def test_the_steps_of_a_rollout(rules: dict[str, object], tasks: list[str]) -> None:
+    labels = {"monitor": {"labels": {"delay": "1d"}}} if "decide" in rules else {}
+    dag = training_dag(spec(deploy=rules, **labels))
+    names = [f"deploy.{task}" for task in tasks]
+    assert {t for t in dag.task_ids if t.startswith("deploy.")} == set(names)
+    for before, after in pairwise(names):
+        assert after in dag.get_task(before).downstream_task_ids
+    assert "deploy.promote" in dag.get_task("finish").upstream_task_ids
+    DagSerialization.to_json(dag)
+
+
+def test_steps_have_the_shares_of_the_spec() -> None:
+    dag = training_dag(spec(deploy={"rollout": "canary", "steps": [10, 50]}))
+    found = [
+        (dag.get_task(f"deploy.step_{n}").number, dag.get_task(f"deploy.step_{n}").share)
+        for n in (10, 50)
+    ]
+    assert found == [(0, 0.1), (1, 0.5)]
+    shadow = training_dag(spec(deploy={"rollout": "shadow"})).get_task("deploy.shadow")
+    assert (shadow.number, shadow.share) == (0, 1.0)
+
+
+def test_a_person_ends_an_ab_test_and_no_answer_is_a_no() -> None:
+    decide = training_dag(spec(deploy={"rollout": "ab", "patience": "3h"})).get_task(
+        "deploy.decide"
+    )
+    assert decide.response_timeout == timedelta(hours=3)
+    assert decide.defaults == ["Reject"]
+
+
+@pytest.mark.parametrize(
+    ("hold", "age", "pause"),
+    [
+        (600, 0, 5),  # what is plainly broken goes home within seconds
+        (600, 7, 7),
+        (600, 300, 60),
+        (600, 570, 30),  # at the hold's end
+        (600, 601, 60),  # waiting for traffic
+        (6, 0, 5),
+        (6, 5, 1),
+        (6, 7, 7),
+        (86_400, 80_000, 300),
+    ],
+)
+def test_the_judge_looks_early_and_at_the_end(hold: int, age: int, pause: int) -> None:
+    since = datetime(2026, 3, 1, tzinfo=UTC)
+    now = since + timedelta(seconds=age)
+    assert next_look(timedelta(seconds=hold), since, now) == now + timedelta(seconds=pause)
 
 
 def test_settings_of_the_dag() -> None:

@@ -179,7 +179,7 @@ def train_and_predict(env: dict[str, str], data: Path) -> None:
                 print(airflow.last_words("churn__train", result.run_id, task))
         if result.state != "success":
             raise SystemExit("the training run failed")
-        deployed = airflow.xcom("churn__train", result.run_id, "deploy")
+        deployed = airflow.xcom("churn__train", result.run_id, "deploy.promote")
     if str(deployed["version"]) != "1":
         raise SystemExit(f"expected version 1 deployed, got {deployed}")
     show_predictions(

@@ -45,7 +45,7 @@ def test_only_an_approver_lets_a_version_take_over(stack: Stack) -> None:
         answer_question(admin, MODEL, "second", "Reject")
     result = stack.wait(MODEL, "second")
     assert result.state == "success"
-    assert {t.task_id: t.state for t in result.tasks}["deploy"] == "skipped"
+    assert {t.task_id: t.state for t in result.tasks}["deploy.promote"] == "skipped"
     assert stack.registry.aliases(MODEL) == {"champion": "1", "challenger": "2"}
     assert stack.serves(MODEL) == "1"
     assert stack.kinds(MODEL).count("promotion") == 1

@@ -26,7 +26,7 @@ KILLS = {
         ("train.fit", "include.train.fit:fit", "enter", 1),
         ("evaluate", "include.evaluate.evaluate:evaluate", "leave", 1),
         ("register", "mlflow.tracking.client:MlflowClient.create_logged_model", "leave", 1),
-        ("deploy", "include.deploy.rollout:deploy", "enter", 1),
+        ("deploy.smoke", "include.deploy.rollout:smoke", "enter", 1),
         ("finish", "include.registry.runs:Runs.finish_run", "enter", 1),
     ],
     "midway": [
@@ -37,7 +37,7 @@ KILLS = {
         ("train.fit", PUT_FILE, "leave", 1),
         ("evaluate", RECORD, "enter", 1),
         ("register", "mlflow.tracking.client:MlflowClient.log_model_artifacts", "leave", 1),
-        ("deploy", RECORD, "leave", 1),  # the promotion is written, MLflow does not know
+        ("deploy.promote", RECORD, "leave", 1),  # the promotion is written, MLflow does not know
         ("finish", "include.registry.runs:Runs.finish_run", "leave", 1),
     ],
     "late": [
@@ -47,12 +47,22 @@ KILLS = {
         ("train.fit", "include.registry.runs:Runs.log", "leave", 1),
         ("evaluate", RECORD, "leave", 1),
         ("register", "mlflow.tracking.client:MlflowClient.create_model_version", "leave", 1),
-        ("deploy", SET_ALIAS, "leave", 1),  # champion in MLflow, the move not yet marked as done
+        (
+            "deploy.promote",
+            SET_ALIAS,
+            "leave",
+            1,
+        ),  # champion in MLflow, the move not yet marked as done
     ],
     "last": [
         ("ingest", "include.registry.runs:Runs.ensure_run", "leave", 1),
         ("register", NOMINATE, "leave", 1),
-        ("deploy", "include.deploy.rollout:deploy", "leave", 1),  # all is done, the task is not
+        (
+            "deploy.promote",
+            "include.deploy.rollout:take_over",
+            "leave",
+            1,
+        ),  # all is done, the task is not
     ],
 }
 

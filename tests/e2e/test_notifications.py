@@ -69,7 +69,7 @@ def test_one_message_per_event(
         # The question is told and its row is written; Airflow has not heard yet that the task waits.
         stack.lay_wire("kill", MODEL, "approve", "include.ledger.ledger:Ledger.record", "leave"),
         # The task has ended, and its process dies before it tells: `finish` does.
-        stack.lay_wire("kill", MODEL, "deploy", "include.notify.tell:tell", "enter"),
+        stack.lay_wire("kill", MODEL, "deploy.promote", "include.notify.tell:tell", "enter"),
     ]
     stack.trigger(MODEL, "first")
     answer_question(admin, MODEL, "first", "Approve")
@@ -92,7 +92,7 @@ def test_one_message_per_event(
         json={
             "dry_run": False,
             "dag_run_id": "first",
-            "task_ids": ["deploy"],
+            "task_ids": ["deploy.promote"],
             "only_failed": False,
             "include_downstream": True,
         },

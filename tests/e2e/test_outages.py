@@ -27,7 +27,7 @@ def test_scheduler_mlflow_and_serving_die_in_the_middle_of_runs(stack: Stack) ->
     held = {
         "under_scheduler": ("train.fit", "include.train.fit:fit", "enter"),
         "under_mlflow": ("register", "include.registry.gateway:Registry.register", "enter"),
-        "under_serving": ("deploy", "include.registry.promotion:promote", "leave"),
+        "under_serving": ("deploy.promote", "include.registry.promotion:promote", "leave"),
     }
     wires = [stack.lay_wire("hold", name, *where) for name, where in held.items()]
     for name in held:

@@ -119,7 +119,15 @@ def test_a_new_spec_is_trained_seconds_later(own: Stack, first_words: str) -> No
 
     done = own.command("trigger", "quick", "--run-id", "first", "-p", "reason=a test")
     assert done.returncode == 0, done.stdout + done.stderr
-    for task in ("admit", "ingest", "validate", "train.fit", "evaluate", "register", "deploy"):
+    for task in (
+        "admit",
+        "ingest",
+        "validate",
+        "train.fit",
+        "evaluate",
+        "register",
+        "deploy.promote",
+    ):
         assert re.search(rf"✓ {re.escape(task)}\s", done.stdout), done.stdout
     assert "PROMOTE: " in done.stdout
 
@@ -153,7 +161,7 @@ def test_run_needs_no_scheduler_and_rollback_undoes_it(own: Stack, first_words: 
     done = own.command("run", "quick", "-p", "force=true", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     states = {task["task_id"]: task["state"] for task in json.loads(done.stdout)["tasks"]}
-    assert (states["train.fit"], states["deploy"]) == ("success", "success")
+    assert (states["train.fit"], states["deploy.promote"]) == ("success", "success")
     assert own.serves("quick") == "2"
     # The scheduler's Airflow knows nothing of it.
     assert [run["dag_run_id"] for run in own.airflow.runs("quick__train")] == ["first"]

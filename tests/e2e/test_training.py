@@ -54,7 +54,7 @@ def test_a_triggered_run_ends_in_a_served_champion(trained: Stack) -> None:
 
 def test_every_task_links_to_its_mlflow_run(trained: Stack) -> None:
     run_id = trained.airflow.xcom(f"{MODEL}__train", RUN, "ingest")["run_id"]
-    for task in ("ingest", "validate", "train.fit", "evaluate", "register", "deploy"):
+    for task in ("ingest", "validate", "train.fit", "evaluate", "register", "deploy.promote"):
         path = f"/dags/{MODEL}__train/dagRuns/{RUN}/taskInstances/{task}/links"
         links = trained.airflow.request("GET", path, "Links")["extra_links"]
         assert links["MLflow run"].startswith(trained.settings.mlflow)
@@ -151,7 +151,7 @@ def test_the_same_data_again_is_skipped_and_new_data_is_judged_against_the_champ
     assert result.state == "success"
     found = states(result)
     assert found["ingest"] == "skipped"
-    assert found["deploy"] == "skipped"
+    assert found["deploy.promote"] == "skipped"
     reasons = [line["reason"] for line in trained.log(MODEL, "again", "ingest") if "reason" in line]
     assert reasons == [
         "no new data: version 1, the champion, was trained from this very data and spec. "

@@ -192,8 +192,8 @@ def test_a_backfill_trains_and_registers_but_never_promotes(stack: Stack) -> Non
     result = stack.wait(MODEL, run["dag_run_id"], 240)
     assert result.state == "success"
     states = {task.name: task.state for task in result.tasks}
-    assert (states["register"], states["deploy"]) == ("success", "skipped")
-    log = stack.log(MODEL, run["dag_run_id"], "deploy")
+    assert (states["register"], states["deploy.promote"]) == ("success", "skipped")
+    log = stack.log(MODEL, run["dag_run_id"], "deploy.smoke")
     assert "a backfill never moves the champion" in [line.get("reason") for line in log]
     assert versions(stack) == ["3", "2", "1"]
     assert stack.registry.aliases(MODEL) == {**before, "challenger": "3"}

@@ -1,11 +1,12 @@
 """Makes the training Dag of a model from its spec.
 
 admit -> ingest -> validate -> train (tune per candidate, fit) -> evaluate -> register
--> [approve] -> deploy;  finish closes the MLflow run in every case
+-> [approve] -> deploy (smoke, the rollout's steps, promote);  finish closes the MLflow run in every case
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from evergreen.notify import notifiers
 from evergreen.operators.admit import AdmitOperator
 from evergreen.operators.approve import ApproveOperator
 from evergreen.operators.config_error import ConfigErrorOperator
-from evergreen.operators.deploy import DeployOperator
+from evergreen.operators.deploy import PromoteOperator, SmokeOperator
+from evergreen.operators.deploy_decide import AskOperator
+from evergreen.operators.deploy_step import StepOperator
 from evergreen.operators.evaluate import EvaluateOperator
 from evergreen.operators.finish import FinishOperator
 from evergreen.operators.ingest import IngestOperator
@@ -114,17 +117,10 @@ def _tasks(spec: Spec) -> None:
         verdict=verdict.output,
     )
     answer = _answer(spec, data, verdict, version)
-    deploy = DeployOperator(
-        task_id="deploy",
-        model=model,
-        data=data.output,
-        verdict=verdict.output,
-        version=version.output,
-        answer=answer,
-        outlets=[champion_asset(model)],
-        on_success_callback=notifiers(spec, "promotion"),
-        on_retry_callback=notifiers(spec, "rollback"),
-        on_failure_callback=notifiers(spec, "rollback"),
+    deploy = _deploy(
+        spec,
+        {"model": model, "data": data.output, "verdict": verdict.output, "version": version.output},
+        answer,
     )
     finish = FinishOperator(
         task_id="finish",
@@ -134,6 +130,66 @@ def _tasks(spec: Spec) -> None:
         on_success_callback=notifiers(spec, "rejection", "promotion", "rollback"),
     ).as_teardown()
     admit >> data >> valid >> train >> verdict >> version >> deploy >> finish
+
+
+def _deploy(spec: Spec, given: dict[str, Any], answer: Any) -> TaskGroup:
+    """Put the rollout's steps between the smoke request and the promotion."""
+    given = given | {"answer": answer}
+    home = notifiers(
+        spec, "rejection", "rollback"
+    )  # a challenger that is sent home is a success, too
+    with TaskGroup("deploy") as deploy:
+        before: Any = SmokeOperator(task_id="smoke", **given)
+        for step in _steps(spec, given, home):
+            before >> step
+            before = step
+        promote = PromoteOperator(
+            task_id="promote",
+            outlets=[champion_asset(spec.model)],
+            on_success_callback=notifiers(spec, "promotion"),
+            on_retry_callback=notifiers(spec, "rollback"),
+            on_failure_callback=notifiers(spec, "rollback"),
+            **given,
+        )
+        before >> promote
+    return deploy
+
+
+def _steps(spec: Spec, given: dict[str, Any], home: list[Any]) -> Iterator[Any]:
+    rules = spec.deploy
+    if rules.rollout == "direct":
+        return
+    if rules.rollout == "shadow":
+        yield StepOperator(task_id="shadow", number=0, share=1.0, on_success_callback=home, **given)
+        return
+    for number, percent in enumerate(rules.steps):
+        yield StepOperator(
+            task_id=f"step_{percent}",
+            number=number,
+            share=percent / 100,
+            on_success_callback=home,
+            **given,
+        )
+    if rules.rollout != "ab":
+        return
+    if rules.decide == "labels":
+        yield StepOperator(
+            task_id="decide",
+            number=len(rules.steps) - 1,
+            share=rules.steps[-1] / 100,
+            decides=True,
+            on_success_callback=home,
+            **given,
+        )
+        return
+    yield AskOperator(
+        task_id="decide",
+        patience=rules.patience,
+        execution_timeout=None,
+        notifiers=notifiers(spec, "approval"),
+        on_success_callback=home,
+        **given,
+    )
 
 
 def _answer(spec: Spec, data: Any, verdict: Any, version: Any) -> Any:

@@ -1,26 +1,35 @@
-"""`deploy`: serving proves that it answers with the version, and the champion moves."""
+"""`deploy`: serving proves that it answers with the version, and the champion moves.
+
+The two ends of every rollout are here, and what all its tasks share; the steps between are in `deploy_step`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
 from evergreen.operators.stage import StageOperator, as_of, run_key, skip, utc_now
-from include.errors import PinnedError
+from include.errors import ConflictError, PinnedError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from include.deploy.probe import Probe
+    from include.deploy.replicas import Replica
+    from include.deploy.waiting import Waiting
     from include.ledger.chain import Event
+    from include.registry.rollouts import Standing
 
 
 class DeployOperator(StageOperator):
-    """Smoke-tests the challenger in the serving process, then makes it champion.
+    """Base of the tasks of `deploy`: whom they are about, and whether they are wanted.
 
     A backfill never comes this far, and a run as of another time only where no champion of the present would be
-    replaced. Returns `version`, `previous` and `seconds`.
+    replaced.
 
     Args:
         data: What `ingest` returned.
@@ -46,33 +55,82 @@ class DeployOperator(StageOperator):
         self.version = version
         self.answer = answer
 
-    def work(self, context: Context) -> dict[str, Any]:
-        """Deploy; a retry ends in the same state."""
-        from include.deploy.client import ServingClient
-        from include.deploy.rollout import deploy
+    @property
+    def challenger(self) -> str:
+        """The version on trial."""
+        return str(self.version["version"])
 
-        self._skip_unless_wanted(context)
-        if (rollout := self.bench.spec.deploy.rollout) != "direct":
-            self.log.warning("rollout %s is not built yet: deploying directly", rollout)
-        self.link_run(context, self.data["run_id"])
-        moves: list[Event] = []
+    @property
+    def champion(self) -> str | None:
+        """The version it was judged against."""
+        return str(self.data["champion"]["version"]) if self.data["champion"] else None
+
+    @property
+    def waiting(self) -> Waiting:
+        """How long serving may take to come round."""
+        from include.deploy.waiting import Waiting
+
+        where = f"model {self.model} version {self.challenger}"
+        return Waiting(where, self.bench.spec.deploy.timeout)
+
+    @contextmanager
+    def probe(self) -> Iterator[Probe]:
+        """Yield what asks serving for the version."""
+        from include.deploy.client import ServingClient
+        from include.deploy.probe import Probe
+
         settings = self.bench.settings
         with ServingClient(settings.serving, key=settings.client_key) as client:
-            result = deploy(
-                client,
-                model=self.model,
-                version=self.version["version"],
-                promote=lambda: moves.append(self._promote(context)),
-                undo=lambda: self._undo(context, moves[-1]),
-                timeout=self.bench.spec.deploy.timeout,
-            )
-        self.bench.registry.log(
-            self.data["run_id"], tags={"evergreen.deployed_version": self.version["version"]}
-        )
-        self.log.info("version %s serves", result.version)
-        return {"version": result.version, "previous": result.previous, "seconds": result.seconds}
+            yield Probe(client, self.model, self.challenger)
 
-    def _skip_unless_wanted(self, context: Context) -> None:
+    def replicas(self) -> Sequence[Replica]:
+        """Return the live serving processes."""
+        return self.bench.ledger.live_replicas(utc_now())
+
+    def rollout_id(self, context: Context) -> str:
+        """Return the rollout's id: the same in all tasks of the run, on every try and after every clear."""
+        text = f"{run_key(context)}/{self.challenger}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def standing(self, context: Context) -> Standing | None:
+        """Return where this run's rollout stands; None where it never began."""
+        from include.registry.rollouts import latest
+
+        return latest(self.bench.ledger, self.model, self.rollout_id(context))
+
+    def goes_directly(self, context: Context) -> str:
+        """Return why no step is taken; empty where the spec's rollout is walked through."""
+        if self.bench.spec.deploy.rollout == "direct":
+            return "the spec says so"
+        if self.champion is None:
+            return "there is no champion to be compared with"
+        if as_of(context) is not None:
+            return "a run as of another time has no live traffic"
+        return ""
+
+    def stop(self, context: Context, standing: Standing) -> NoReturn:
+        """End the task green, with the outcome on it, and skip what follows.
+
+        Raises:
+            DownstreamTasksSkipped: Always.
+        """
+        from include.registry.rollouts import settle
+
+        settle(
+            self.bench.registry, self.bench.ledger, self.model
+        )  # a killed attempt may have left it
+        said = f"{standing.outcome}: {standing.reason}"
+        self.log.info("version %s goes home: %s", self.challenger, said)
+        self.bench.registry.log(self.data["run_id"], tags={"evergreen.rollout": said})
+        result = {"outcome": standing.outcome, "reason": standing.reason[:1000]}
+        context["ti"].xcom_push(key="return_value", value=result)
+        following = context["task"].get_direct_relatives(upstream=False)
+        raise DownstreamTasksSkipped(  # type: ignore[no-untyped-call]  # untyped in Airflow
+            tasks=[task.task_id for task in following if not task.is_teardown]
+        )
+
+    def check_wanted(self, context: Context) -> None:
+        """Skip the task unless the version may go on."""
         from include.registry.pins import find_pin
 
         verdict = self.version["verdict"]
@@ -100,6 +158,75 @@ class DeployOperator(StageOperator):
             return False  # moved by hand
         actor = moves[0].actor
         return actor == run_key(context) or self.bench.ledger.is_replay(self.model, actor)
+
+
+class SmokeOperator(DeployOperator):
+    """Waits until every serving process has loaded the version and it answers. Returns `replicas` and `smoke_ms`."""
+
+    def work(self, context: Context) -> dict[str, Any]:
+        """Ask; a version that was sent home before is not asked again."""
+        from include.deploy.rollout import smoke
+
+        self.check_wanted(context)
+        self.link_run(context, self.data["run_id"])
+        standing = self.standing(context)
+        if standing is not None and standing.outcome in ("STOPPED", "SUPERSEDED"):
+            self.stop(context, standing)
+        with self.probe() as probe:
+            result = smoke(probe, self.replicas, self.waiting)
+        self.log.info("version %s answers; replicas: %d", self.challenger, result.replicas)
+        return {"replicas": result.replicas, "smoke_ms": result.smoke_ms}
+
+
+class PromoteOperator(DeployOperator):
+    """Makes the version champion, if its rollout let it pass. Returns `version`, `previous` and `seconds`."""
+
+    def work(self, context: Context) -> dict[str, Any]:
+        """Promote; a retry ends in the same state."""
+        from include.deploy.rollout import take_over
+        from include.registry.rollouts import end
+
+        self.check_wanted(context)
+        self.link_run(context, self.data["run_id"])
+        self._check_rollout(context)
+        moves: list[Event] = []
+        with self.probe() as probe:
+            result = take_over(
+                probe,
+                self.replicas,
+                self.waiting,
+                promote=lambda: moves.append(self._promote(context)),
+                undo=lambda: self._undo(context, moves[-1]),
+            )
+        end(
+            self.bench.registry,
+            self.bench.ledger,
+            self.model,
+            self.rollout_id(context),
+            outcome="PROMOTED",
+            reason=self.verdict["reason"],
+            actor=run_key(context),
+            now=utc_now(),
+        )
+        self.bench.registry.log(
+            self.data["run_id"], tags={"evergreen.deployed_version": self.challenger}
+        )
+        self.log.info("version %s serves", result.version)
+        return {"version": result.version, "previous": result.previous, "seconds": result.seconds}
+
+    def _check_rollout(self, context: Context) -> None:
+        """Promote nothing that somebody stopped since, and nothing that no step has judged."""
+        if self.goes_directly(context):
+            return
+        standing = self.standing(context)
+        if standing is None:
+            raise ConflictError(
+                f"rollout of {self.model}",
+                "must have passed its steps to be promoted, got none begun",
+                "Clear the run from `deploy.smoke` on.",
+            )
+        if standing.outcome in ("STOPPED", "SUPERSEDED"):
+            self.stop(context, standing)
 
     def _promote(self, context: Context) -> Event:
         from include.registry.promotion import promote

@@ -1,4 +1,4 @@
-"""`finish`: whatever happened, the MLflow run does not stay open."""
+"""`finish`: whatever happened, the MLflow run does not stay open and no challenger keeps its traffic."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from evergreen.operators.mlflow_base import failed_tasks
-from evergreen.operators.stage import StageOperator, run_key
+from evergreen.operators.stage import StageOperator, run_key, utc_now
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
 class FinishOperator(StageOperator):
-    """Closes the run's MLflow run as finished or failed; a teardown, so it runs in every case.
+    """Ends the run's rollout and closes its MLflow run; a teardown, so it runs in every case.
 
     Args:
         data: What `ingest` returned, if it came that far.
@@ -31,7 +31,8 @@ class FinishOperator(StageOperator):
         return self.model
 
     def work(self, context: Context) -> None:
-        """Close the run."""
+        """End the rollout, then close the run."""
+        self._end_rollout(context)
         registry = self.bench.registry
         # Killed between opening the run and returning, `ingest` leaves nothing but the run itself.
         run_id = (
@@ -46,3 +47,22 @@ class FinishOperator(StageOperator):
         failed = failed_tasks(context)
         registry.finish_run(run_id, "FAILED" if failed else "FINISHED")
         self.log.info("run closed%s", f"; failed: {', '.join(failed)}" if failed else "")
+
+    def _end_rollout(self, context: Context) -> None:
+        """End a rollout of this run that nobody decided: somebody ended the run, or one of its tasks failed."""
+        from include.registry.rollouts import current, end
+
+        standing = current(self.bench.ledger, self.model)
+        if standing is None or standing.actor != run_key(context):
+            return
+        end(
+            self.bench.registry,
+            self.bench.ledger,
+            self.model,
+            standing.rollout.id,
+            outcome="ABANDONED",
+            reason="its run ended before it was decided",
+            actor=run_key(context),
+            now=utc_now(),
+        )
+        self.log.warning("the rollout of version %s was ended", standing.rollout.version)

@@ -135,7 +135,7 @@ class CloseRunsOperator(ReapOperator):
     """
 
     def act(self, context: Context, now: datetime, *, dry: bool) -> dict[str, list[str]]:
-        """Close them, experiment by experiment."""
+        """Close them, experiment by experiment, and end the rollouts that such runs left behind."""
         from include.store.prune import stored_models
 
         models = sorted({*stored_models(self.bench.store), *(spec.model for spec in self.specs)})
@@ -143,7 +143,30 @@ class CloseRunsOperator(ReapOperator):
         for model in models:
             with self.going_on(model):
                 closed |= self._close_all(context, model, now, dry=dry)
+                self._end_rollout(context, model, now, dry=dry)
         return closed
+
+    def _end_rollout(self, context: Context, model: str, now: datetime, *, dry: bool) -> None:
+        """End a rollout whose run is over; `finish` does so, unless it was killed or its run was deleted."""
+        from include.registry.rollouts import current, end, settle
+
+        standing = current(self.bench.ledger, model)
+        if standing is None or _goes_on(context, standing.actor, now - standing.began):
+            if not dry and self.has_history(model):
+                settle(self.bench.registry, self.bench.ledger, model)
+            return
+        self.log.info("%s: the rollout of version %s has no run", model, standing.rollout.version)
+        if not dry:
+            end(
+                self.bench.registry,
+                self.bench.ledger,
+                model,
+                standing.rollout.id,
+                outcome="ABANDONED",
+                reason="its run is over",
+                actor=run_key(context),
+                now=now,
+            )
 
     def _close_all(
         self, context: Context, model: str, now: datetime, *, dry: bool
@@ -192,6 +215,15 @@ def _alive(context: Context, tags: Mapping[str, str], now: datetime) -> bool:
     if count(dag_id=dag_id, run_ids=[run_id], states=_UNDER_WAY):
         return True
     return age < _STRANGE.total_seconds() and not count(dag_id=dag_id, run_ids=[run_id])
+
+
+def _goes_on(context: Context, key: str, age: timedelta) -> bool:
+    """Return whether a Dag run, given by its key, may still be at work."""
+    dag_id, _, run_id = key.partition("/")
+    count = context["ti"].get_dr_count
+    if count(dag_id=dag_id, run_ids=[run_id], states=_UNDER_WAY):
+        return True
+    return age < _STRANGE and not count(dag_id=dag_id, run_ids=[run_id])
 
 
 class ExpireRequestsOperator(ReapOperator):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -40,8 +40,12 @@ class EvergreenOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Run `work` and translate its errors."""
+        return self.plainly(lambda: self.work(context))
+
+    def plainly(self, work: Callable[[], Any]) -> Any:
+        """Return what `work` returns, its errors translated; for what a deferred task comes back to."""
         try:
-            return self.work(context)
+            return work()
         except EvergreenError as error:
             if error.transient:
                 raise

@@ -64,7 +64,7 @@ def test_every_task_did_its_part(trained) -> None:
     _, first, _ = trained
     assert first.state == "success", first.tasks
     candidates = {"train.tune[0]", "train.tune[1]"}
-    stages = {"admit", "ingest", "validate", "train.fit", "evaluate", "register", "deploy"}
+    stages = {"admit", "ingest", "validate", "train.fit", "evaluate", "register", "deploy.promote"}
     assert first.tasks == dict.fromkeys(candidates | stages | {"finish"}, "success")
 
 
@@ -126,7 +126,7 @@ def test_reports_and_plots(trained, registry) -> None:
 def test_every_task_from_ingest_on_links_to_its_run(trained, registry) -> None:
     _, first, _ = trained
     url = registry.run_url(first.value("ingest")["run_id"])
-    linked = ["ingest", "validate", "train.fit", "evaluate", "register", "deploy"]
+    linked = ["ingest", "validate", "train.fit", "evaluate", "register", "deploy.promote"]
     assert {task: first.link(task) for task in linked} == dict.fromkeys(linked, url)
 
 
@@ -153,7 +153,7 @@ def test_the_same_data_again_is_skipped(trained, registry) -> None:
     model, _, second = trained
     assert second.state == "success"
     assert second.tasks["ingest"] == "skipped"
-    assert second.tasks["deploy"] in ("skipped", "None")
+    assert second.tasks["deploy.promote"] in ("skipped", "None")
     assert [v.version for v in registry.versions(model)] == ["1"]
     runs = registry.client.search_runs(
         [registry.experiment_id(model)], "attributes.status = 'RUNNING'"

@@ -270,11 +270,13 @@ def test_a_pass_that_fails_is_red_and_its_window_is_judged_later(watched: World)
 def test_a_replay_never_replaces_a_champion_of_the_present(world: World) -> None:
     model = "present"
     world.add_model(model, **SPEC)
-    assert world.run(f"{model}__train").tasks["deploy"] == "success"
+    assert world.run(f"{model}__train").tasks["deploy.promote"] == "success"
     write_days(world.data(model), first=DAYS, days=20)
     run = world.run(f"{model}__train", {"trigger": "api", "as_of": end_of(45)})
     assert run.state == "success", run.errors
-    assert (run.tasks["register"], run.tasks["deploy"]) == ("success", "skipped")
+    assert (run.tasks["register"], run.tasks["deploy.promote"]) == ("success", "skipped")
     assert world.registry.aliases(model)["champion"] == "1"
-    assert world.run(f"{model}__train").tasks["deploy"] == "success", "one of the present may"
+    assert world.run(f"{model}__train").tasks["deploy.promote"] == "success", (
+        "one of the present may"
+    )
     assert world.registry.aliases(model)["champion"] == "3"

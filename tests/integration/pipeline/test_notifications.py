@@ -73,7 +73,7 @@ def test_a_models_life_in_messages(world: World, hook: Hook, mailbox: Mailbox) -
 
     world.write_spec("told", **QUICK, **to)
     write_days(world.data("told"), first=50, days=5)
-    assert world.run("told__train").tasks["deploy"] == "success"
+    assert world.run("told__train").tasks["deploy.promote"] == "success"
     champion = world.registry.aliases("told")["champion"]
     assert hook.titles[2:] == [f"told: version {champion} is champion"]
     assert "It replaces version 1." in hook.messages[2][1]
@@ -136,7 +136,7 @@ def test_a_promotion_that_was_taken_back_is_told(world: World, hook: Hook) -> No
     world.add_model("undone", **QUICK, notify=notify, deploy={"timeout": "20s"})
     with stubborn(world.settings.serving) as url:
         run = world.run("undone__train", environment={"EVERGREEN_SERVING_URL": url})
-    assert run.failure[0] == "deploy"
+    assert run.failure[0] == "deploy.promote"
     assert sorted(hook.titles) == [
         "undone: no champion is left",
         "undone: undone__train failed",

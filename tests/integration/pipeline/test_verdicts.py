@@ -27,7 +27,7 @@ def test_a_model_below_its_minimum_is_rejected_and_never_registered(world: World
     run = world.run("weak__train")
     assert run.state == "success"
     assert (run.tasks["evaluate"], run.tasks["register"]) == ("success", "skipped")
-    assert run.tasks["deploy"] == "skipped"
+    assert run.tasks["deploy.promote"] == "skipped"
     verdict = of_kind(world, "weak", "verdict")[0]
     assert verdict["verdict"] == "REJECT"
     assert "must be at least 0.99" in verdict["reason"]
@@ -53,7 +53,7 @@ def test_a_model_that_is_not_better_is_registered_without_an_alias(world: World)
     write_days(world.data("held"), first=40, days=10)
     run = world.run("held__train")
     assert run.state == "success"
-    assert (run.tasks["register"], run.tasks["deploy"]) == ("success", "skipped")
+    assert (run.tasks["register"], run.tasks["deploy.promote"]) == ("success", "skipped")
     assert of_kind(world, "held", "verdict")[-1]["verdict"] == "HOLD"
     after = world.standing("held")
     assert after["versions"] == ["2", "1"]
@@ -96,7 +96,7 @@ def test_a_frozen_model_trains_only_when_forced(world: World) -> None:
         "the model is frozen: audit until Monday",
     )
     assert world.registry.versions("frozen") == []
-    assert world.run("frozen__train", {"force": True}).tasks["deploy"] == "success"
+    assert world.run("frozen__train", {"force": True}).tasks["deploy.promote"] == "success"
     assert world.serves("frozen") == "1"
 
 
@@ -135,13 +135,13 @@ def test_a_pinned_model_is_trained_and_registered_and_not_promoted(world: World)
     run = world.run("pinned__train")
     assert run.state == "success"
     assert of_kind(world, "pinned", "verdict")[-1]["verdict"] == "PROMOTE"
-    assert (run.tasks["register"], run.tasks["deploy"]) == ("success", "skipped")
+    assert (run.tasks["register"], run.tasks["deploy.promote"]) == ("success", "skipped")
     assert world.standing("pinned")["aliases"] == {"champion": "1", "challenger": "2"}
     said = world.log.read_text()
     assert f"pinned to version 1 since {who['now']:%Y-%m-%d %H:%M} by ann: complaints" in said
     unpin(world.ledger, "pinned", reason="mended", key="u", **who)
     forced = world.run("pinned__train", {"force": True})
-    assert forced.tasks["deploy"] == "success"
+    assert forced.tasks["deploy.promote"] == "success"
     assert world.serves("pinned") == "3"
 
 

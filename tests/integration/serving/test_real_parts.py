@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,11 @@ import httpx
 import pytest
 
 from include.deploy.client import ServingClient
-from include.deploy.rollout import deploy
+from include.deploy.probe import Probe
+from include.deploy.rollout import smoke, take_over
+from include.deploy.waiting import Waiting
+from include.ledger.ledger import Ledger
+from include.ledger.replicas import Replica
 from include.registry.gateway import Registry
 from include.registry.package import Package
 from include.registry.trust import dump_model
@@ -87,13 +91,20 @@ def test_the_life_of_a_model_in_serving(tmp_path: Path) -> None:
                 wait_for(lambda: answers(client, first), 60)
                 second = register(registry, tmp_path, fit(CHURN, seed=1), "b")
                 registry.set_alias("churn", "challenger", second, expected=None)
-                result = deploy(
-                    client,
-                    model="churn",
-                    version=second,
+                probe = Probe(client, "churn", second)
+                ledger = Ledger(f"sqlite:///{home}/ledger.db")
+                waiting = Waiting("churn", timedelta(seconds=30))
+
+                def replicas() -> list[Replica]:
+                    return ledger.live_replicas(datetime.now(UTC))
+
+                assert smoke(probe, replicas, waiting).replicas == 1
+                result = take_over(
+                    probe,
+                    replicas,
+                    waiting,
                     promote=lambda: registry.set_alias("churn", "champion", second, expected=first),
                     undo=lambda: registry.set_alias("churn", "champion", first, expected=second),
-                    timeout=timedelta(seconds=30),
                 )
                 assert (result.version, result.previous) == (second, first)
                 assert result.seconds < 15

@@ -84,7 +84,7 @@ def demo(
         "ingest": {"snapshot_id": "a" * 64, "rows": 5600},
         "evaluate": {"verdict": "PROMOTE", "reason": run, "metrics": {"roc_auc": 0.8}},
         "register": {"version": "2"},
-        "deploy": {"version": "2"},
+        "deploy.promote": {"version": "2"},
     }[task]
 
     @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from include.deploy.client import ServingClient
-from include.deploy.rollout import DeployResult, deploy
+from include.deploy.probe import Probe
+from include.deploy.rollout import DeployResult, smoke, take_over
+from include.deploy.waiting import Waiting
 from include.errors import ConflictError, ModelError, ServiceError
 from include.serving.app import create_app
 from include.serving.follower import Follower
@@ -21,6 +24,38 @@ from include.serving.telemetry import Metrics
 from tests.unit.serving.registry import CHURN, PRICE, MemoryRegistry, fit, wait_for
 
 SHORT, LONG = timedelta(seconds=0.3), timedelta(seconds=15)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a replica says of itself."""
+
+    id: str
+    state: Mapping[str, Any]
+
+
+def deploy(
+    client: ServingClient,
+    replicas: Callable[[], list[Report]],
+    *,
+    version: str = "2",
+    timeout: timedelta = LONG,
+    examples: list[Any] | None = None,
+    promote: Callable[[], object],
+    undo: Callable[[], object],
+    **clocks: Any,
+) -> DeployResult:
+    """Both ends of a rollout, one after the other."""
+    probe = Probe(client, "churn", version, examples)
+    waiting = Waiting(probe.where, timeout, **{"poll_seconds": 0.02} | clocks)
+    assert smoke(probe, replicas, waiting).smoke_ms > 0
+    return take_over(probe, replicas, waiting, promote=promote, undo=undo)
+
+
+def everybody(version: str) -> Callable[[], list[Report]]:
+    """One replica that has loaded a version and has it as champion."""
+    mine = {"champion": version, "loaded": [version], "failures": {}, "rollout": None}
+    return lambda: [Report("a", {"models": {"churn": mine}})]
 
 
 class World:
@@ -38,16 +73,17 @@ class World:
         self.calls.append("undo")
         self.registry.set("churn", "champion", "1")
 
+    def replicas(self) -> list[Report]:
+        """The app, as it would report itself."""
+        body = self.client.ready("churn").body
+        loaded = [v for v in ("1", "2", "3") if self.client.ready("churn", v).ok]
+        mine = {"champion": body.get("champion"), "loaded": loaded}
+        mine["failures"] = body.get("failures") or {}
+        return [Report("a", {"models": {"churn": mine}})]
+
     def deploy(self, **changes: Any) -> DeployResult:
-        options: dict[str, Any] = {
-            "model": "churn",
-            "version": "2",
-            "promote": self.promote,
-            "undo": self.undo,
-            "timeout": LONG,
-            "poll_seconds": 0.02,
-        }
-        return deploy(self.client, **options | changes)
+        options: dict[str, Any] = {"promote": self.promote, "undo": self.undo}
+        return deploy(self.client, self.replicas, **options | changes)
 
     def champion(self) -> str | None:
         body = self.client.ready("churn").body
@@ -78,7 +114,6 @@ def world(tmp_path: Path, models: dict[str, Any]) -> Iterator[World]:
 def test_smoke_promote_confirm(world: World) -> None:
     result = world.deploy()
     assert (result.version, result.previous) == ("2", "1")
-    assert result.smoke_ms > 0
     assert result.seconds > 0
     assert world.calls == ["promote"]
     assert world.champion() == "2"
@@ -101,16 +136,17 @@ def test_a_first_model_has_no_previous_one(world: World) -> None:
 def test_own_example_requests_are_used(world: World) -> None:
     body = dict(world.client.example("churn", "2").body)
     with pytest.raises(ModelError, match="must answer a smoke request, got HTTP 400: inputs: must"):
-        world.deploy(example_inputs=[body, {"inputs": []}])
+        world.deploy(examples=[body, {"inputs": []}])
     assert world.calls == []
-    assert world.deploy(example_inputs=[body, body]).version == "2"
+    assert world.deploy(examples=[body, body]).version == "2"
 
 
 def test_a_version_serving_does_not_know_is_waited_for(world: World) -> None:
     world.registry.set("churn", "challenger", None)
     wait_for(lambda: world.client.ready("churn", "2").status == 404)
     with pytest.raises(
-        ServiceError, match=r"within 0.3 s, serving answered last: HTTP 404: model churn"
+        ServiceError,
+        match=r"be loaded by every replica within 0.3 s, serving answered last: 1 of 1 lag: a has loaded 1",
     ):
         world.deploy(timeout=SHORT)
     assert world.calls == []
@@ -122,7 +158,9 @@ def test_a_version_serving_refuses_is_a_model_error_and_stays_out(
 ) -> None:
     world.registry.add("churn", "3", CHURN, models["price"])
     world.registry.set("churn", "challenger", "3")
-    with pytest.raises(ModelError, match=r"version 3: must be loadable by serving, got: .*example"):
+    with pytest.raises(
+        ModelError, match=r"version 3: must be loadable by every replica, a got: .*example"
+    ):
         world.deploy(version="3")
     assert world.calls == []
     assert world.champion() == "1"
@@ -133,7 +171,7 @@ def test_when_serving_does_not_follow_the_promotion_is_taken_back(world: World) 
     world.registry.down = True
     wait_for(lambda: world.follower.registry_error)
     with pytest.raises(
-        ServiceError, match=r"must answer as champion within .* last: version 1 answers"
+        ServiceError, match=r"must be champion in every replica within .* lag: a has champion 1"
     ):
         world.deploy(timeout=SHORT)
     assert world.calls == ["promote", "undo"]
@@ -158,7 +196,7 @@ def test_a_failed_undo_is_told_with_its_cause(world: World) -> None:
     def nothing() -> None: ...
 
     with pytest.raises(
-        ServiceError, match=r"answer as champion .*could not be taken back: MLflow: must answer"
+        ServiceError, match=r"be champion .*could not be taken back: MLflow: must answer"
     ):
         world.deploy(promote=nothing, undo=stuck, timeout=SHORT)
 
@@ -189,15 +227,7 @@ def never() -> None:
 
 
 def run(client: ServingClient, timeout: timedelta = SHORT) -> DeployResult:
-    return deploy(
-        client,
-        model="churn",
-        version="2",
-        promote=never,
-        undo=never,
-        timeout=timeout,
-        poll_seconds=0.02,
-    )
+    return deploy(client, everybody("2"), promote=never, undo=never, timeout=timeout)
 
 
 def test_a_probe_is_no_live_traffic() -> None:
@@ -212,7 +242,7 @@ def test_a_probe_is_no_live_traffic() -> None:
         return httpx.Response(200, json={"champion": "2", "failures": {}})
 
     client = ServingClient("http://serving", transport=httpx.MockTransport(answer))
-    deploy(client, model="churn", version="2", promote=lambda: None, undo=never, timeout=SHORT)
+    deploy(client, everybody("2"), promote=lambda: None, undo=never, timeout=SHORT)
     client.infer("churn", {"inputs": []})
     assert set(seen[:-1]) == {"off"}
     assert seen[-1] is None
@@ -270,11 +300,11 @@ def test_time_is_the_injected_clock() -> None:
     with pytest.raises(ServiceError, match="within 600 s"):
         deploy(
             client,
-            model="churn",
-            version="2",
+            everybody("2"),
             promote=never,
             undo=never,
             timeout=timedelta(minutes=10),
+            poll_seconds=0.5,
             clock=lambda: now[0],
             sleep=sleep,
         )
