@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from include.ledger.chain import Event
+    from include.rollback.rollback import RollbackResult
     from include.settings import Settings
 
 _PATIENCE = 120.0  # seconds; a mail server that does not answer takes its time
@@ -30,34 +32,47 @@ _PATIENCE = 120.0  # seconds; a mail server that does not answer takes its time
 @click.option("--reason", default="by hand", show_default=True, help="Why; kept in the ledger.")
 @json_option
 def command(name: str, version: str | None, reason: str, as_json: bool) -> None:
-    """Let an earlier version of the model NAME serve again.
+    """Let an earlier version of the model NAME serve again, and keep it there.
 
-    The ledger keeps who did it and why; serving follows within seconds. Whom the spec's `notify` names for
-    rollbacks is told.
+    The version is tried first; one that fails moves nothing. It is then pinned, so that nothing is promoted until
+    `evergreen unpin`, and becomes champion; the command ends once every live serving process answers with it. Given
+    again without `--to`, it goes to the pinned version, never further back. The ledger keeps who did it and why.
+    Whom the spec's `notify` names for rollbacks is told.
+
+    Exit status: 1 when nothing was moved, or when a serving process does not answer with it.
     """
     from include.ledger.ledger import Ledger
     from include.registry.gateway import Registry
-    from include.registry.promotion import rollback
+    from include.rollback.rollback import Rollback, roll_back
     from include.settings import get_settings
     from include.stack.status import running_settings
 
     settings = running_settings(get_settings())
-    event = rollback(
-        Registry(settings.mlflow),
-        Ledger(settings.ledger_dsn),
-        name,
-        to=version,
+    ask = Rollback(
+        registry=Registry(settings.mlflow),
+        ledger=Ledger(settings.ledger_dsn),
+        name=name,
+        cache=settings.home / "cache" / "models",
         key=f"rollback/cli/{uuid.uuid4().hex}",
         reason=reason,
         actor=f"{getpass.getuser()} (command line)",
-        now=datetime.now(UTC),
+        clock=lambda: datetime.now(UTC),
+        sleep=time.sleep,
     )
-    before, after = event.payload.get("from"), event.payload["to"]
+    result = roll_back(ask, version)
     if as_json:
-        print_json({"model": name, "from": before, "to": after, "seq": event.seq})
+        print_json(result.to_dict())
     else:
-        click.echo(f"Champion of {name}: version {after} (was {before}).")
-    tell_people(settings, event)
+        _print(result)
+    tell_people(settings, result.move)
+    result.require_all()
+
+
+def _print(result: RollbackResult) -> None:
+    was = f"was {result.previous}" if result.previous else "there was none"
+    click.echo(f"Champion of {result.model}: version {result.version} ({was}).")
+    click.echo(f"Nothing is promoted until `./evergreen unpin {result.model}`.")
+    click.echo(result.said)
 
 
 def tell_people(settings: Settings, event: Event) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from include.errors import PinnedError
+from include.errors import ConflictError, PinnedError
 from include.ledger.chain import Event
 from include.ledger.ledger import Ledger
 
@@ -48,10 +48,21 @@ class Pin:
 def find_pin(ledger: Ledger, name: str) -> Pin | None:
     """Return the pin that stands on a model; None for none."""
     newest = ledger.events(name, (PIN, UNPIN), 1)
-    if not newest or newest[0].kind == UNPIN:
+    return pin_of(newest[-1]) if newest else None
+
+
+def pin_before(ledger: Ledger, name: str, later: Pin) -> Pin | None:
+    """Return the pin that a later one replaced; None where there was none."""
+    earlier = [e for e in ledger.events(name, (PIN, UNPIN)) if e.seq < later.seq]
+    return pin_of(earlier[-1]) if earlier else None
+
+
+def pin_of(event: Event) -> Pin | None:
+    """Return the pin that a row set; None for a row that released one."""
+    if event.kind == UNPIN:
         return None
-    event = newest[0]
-    return Pin(event.payload["version"], event.payload["reason"], event.actor, event.at, event.seq)
+    said = event.payload
+    return Pin(said["version"], said["reason"], event.actor, event.at, event.seq)
 
 
 def pin(
@@ -64,7 +75,7 @@ def pin(
     actor: str,
     now: datetime,
     after: int | None = None,
-) -> Event:
+) -> Pin:
     """Keep a version champion until `unpin`; a later pin replaces it.
 
     Args:
@@ -81,7 +92,8 @@ def pin(
         ConflictError: The chain has moved past `after`.
     """
     payload = {"version": version, "reason": reason}
-    return ledger.record(name, PIN, key, payload, actor, now, after=after)
+    event = ledger.record(name, PIN, key, payload, actor, now, after=after)
+    return Pin(version, reason, event.actor, event.at, event.seq)
 
 
 def unpin(
@@ -121,4 +133,20 @@ def ensure_unpinned(ledger: Ledger, name: str) -> None:
             f"model {name}",
             f"must not be pinned to get another champion, got {str(standing).rstrip('.')}",
             f"`evergreen unpin {name}` releases it.",
+        )
+
+
+def ensure_standing(ledger: Ledger, name: str, pinned: Pin) -> None:
+    """Refuse to go on where a pin was released or replaced; for reading and writing as with `ensure_unpinned`.
+
+    Raises:
+        ConflictError: By whom.
+    """
+    standing = find_pin(ledger, name)
+    if standing is None or standing.seq != pinned.seq:
+        got = "its release" if standing is None else str(standing).rstrip(".")
+        raise ConflictError(
+            f"model {name}",
+            f"must stay pinned to version {pinned.version} by event {pinned.seq}, got {got}",
+            "Somebody decided since: look at the history, and decide anew.",
         )

@@ -21,7 +21,7 @@ from include.registry.moves import (
     before,
     extend,
 )
-from include.registry.pins import ensure_unpinned
+from include.registry.pins import Pin, ensure_standing, ensure_unpinned
 
 if TYPE_CHECKING:
     from include.registry.gateway import Registry
@@ -110,15 +110,65 @@ def rollback(
     """
 
     def target(state: State) -> str:
-        reigns = extend(state.reigns, EXTERNAL, state.shown)
-        goal = to or before(reigns) or state.aliases.get(PREVIOUS)
-        if goal is None or goal == state.shown:
-            raise ConflictError(
-                f"MLflow model {name!r}",
-                f"a rollback needs another version than the champion {state.shown}, got {goal}",
-                "Name one with `--to`; `evergreen history` lists them.",
-            )
-        return goal
+        return way_back(name, state, to)
+
+    return Writer(registry, ledger, name, actor, now).move(ROLLBACK, key, reason, target)
+
+
+def way_back(name: str, state: State, to: str | None) -> str:
+    """Return the version a rollback goes to.
+
+    Args:
+        name: The model.
+        state: What is so.
+        to: The version asked for; None for the previous champion.
+
+    Raises:
+        ConflictError: There is no previous champion, or `to` is champion already.
+    """
+    reigns = extend(state.reigns, EXTERNAL, state.shown)
+    goal = to or before(reigns) or state.aliases.get(PREVIOUS)
+    if goal is None or goal == state.shown:
+        raise ConflictError(
+            f"MLflow model {name!r}",
+            f"a rollback needs another version than the champion {state.shown}, got {goal}",
+            f"Name one with `--to`; `evergreen history {name}` lists them.",
+        )
+    return goal
+
+
+def bring_back(
+    registry: Registry,
+    ledger: Ledger,
+    name: str,
+    pinned: Pin,
+    *,
+    key: str,
+    reason: str,
+    actor: str,
+    now: datetime,
+) -> Event:
+    """Make the version of a pin champion; one that is champion already stays, and nothing is written.
+
+    Args:
+        registry: The registry.
+        ledger: The ledger.
+        name: The model.
+        pinned: The pin, which must be the newest.
+        key: Same for every attempt of this move.
+        reason: Why, for people.
+        actor: Who.
+        now: The time, aware.
+
+    Raises:
+        ConflictError: Somebody pinned another version since, or released this one.
+        ModelError: The version does not exist or is not Evergreen's.
+        ServiceError: MLflow or the ledger is away. Calling again finishes what was begun.
+    """
+
+    def target(_: State) -> str:
+        ensure_standing(ledger, name, pinned)
+        return pinned.version
 
     return Writer(registry, ledger, name, actor, now).move(ROLLBACK, key, reason, target)
 
