@@ -81,6 +81,8 @@ def tell_people(settings: Settings, event: Event) -> None:
     from include.notify.channels import CONNECTION
     from include.spec.loader import find_spec, load_spec
 
+    if event.kind != "rollback":
+        return  # the version was champion already, by whatever made it so
     try:
         notify = load_spec(find_spec(event.model, settings), settings).notify
         if "rollback" not in notify.on or not notify.to:
