@@ -19,7 +19,7 @@ from include.deploy.waiting import Waiting
 from include.errors import ConflictError, ModelError, ServiceError
 from include.serving.app import create_app
 from include.serving.follower import Follower
-from include.serving.predictions import LOG_HEADER
+from include.serving.front import LOG_HEADER
 from include.serving.telemetry import Metrics
 from tests.unit.serving.registry import CHURN, PRICE, MemoryRegistry, fit, wait_for
 
