@@ -18,7 +18,7 @@ FAR = 20.0  # standard deviations; no row of the tests' world is so far out
 class Failing(LogisticRegression):
     """Raises on a value it has never seen the like of."""
 
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: Any) -> Any:  # noqa: N803  scikit-learn's name
         """Raise, or answer."""
         if (np.abs(np.asarray(X, dtype=float)) > FAR).any():
             raise ValueError("far out")
@@ -28,7 +28,7 @@ class Failing(LogisticRegression):
 class Slow(LogisticRegression):
     """Takes its time over few rows."""
 
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: Any) -> Any:  # noqa: N803  scikit-learn's name
         """Wait, and answer."""
         if len(X) <= FEW:
             time.sleep(0.25)
@@ -38,7 +38,7 @@ class Slow(LogisticRegression):
 class Collapsed(LogisticRegression):
     """Says the same about everybody, where few are asked about."""
 
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: Any) -> Any:  # noqa: N803  scikit-learn's name
         """Answer."""
         said = super().predict_proba(X)
         if len(X) <= FEW:

@@ -28,6 +28,7 @@ COMMANDS = {
     "run": "Train a model without the scheduler.",
     "history": "Show what was decided about a model, and by whom.",
     "lineage": "Show what a version was made from.",
+    "rollout": "Show a challenger's rollout, or end it.",
     "rollback": "Let an earlier version serve again.",
     "unpin": "Let a rolled-back model be promoted again.",
     "freeze": "Stop retraining a model.",

@@ -120,6 +120,9 @@ def describe(payload: dict[str, Any]) -> str:
         because += f" ({wish})"
     if as_of := payload.get("as_of"):
         because += f" (as of {as_of[:16].replace('T', ' ')})"
+    if "action" in payload and "mode" in payload:
+        how = payload.get("outcome") or f"{payload['share']:.0%}"
+        return f"{payload['action']}, {payload['mode']} of version {payload['version']}, {how}{because}"
     if "window" in payload and "verdict" in payload:
         return f"{payload['verdict']}, {_window(payload)}{because}"
     if "verdict" in payload:

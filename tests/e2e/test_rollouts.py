@@ -139,7 +139,7 @@ def write(stack: Stack, model: str, estimator: str, **changes: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rolled(stack: Stack) -> Iterator[dict[str, Rolled]]:
+def rolled(stack: Stack) -> dict[str, Rolled]:
     """Train a champion of each model, then a challenger, all at the same time and under traffic."""
     for model in CHALLENGERS:
         write_days(stack.data(model))
@@ -168,7 +168,7 @@ def rolled(stack: Stack) -> Iterator[dict[str, Rolled]]:
     finally:
         for people in traffic.values():
             people.stop()
-    yield found
+    return found
 
 
 @pytest.mark.parametrize("model", REASONS)
