@@ -1,7 +1,7 @@
 """Rows of the prediction log that scoring writes: the champion's as arm `batch`, a challenger's as arm `shadow`.
 
-Owns who asked (one request per partition and version of the champion, the same on every try), what each column
-holds, and that a repeat adds nothing.
+Owns who asked (each row is a request, whose id is the same on every try), what each column holds, and that a repeat
+adds nothing: it writes the same parts anew, with the same rows in them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from include.score.answers import Answer
@@ -30,16 +31,16 @@ _MEASURED = ("_logged_at", "_latency_ms")
 _PART_ROWS = 250_000
 
 
-def request_id(model: str, partition: str, version: str) -> str:
-    """Return the id under which a partition's rows are logged; `_row` is a row's place in the partition.
+def request_prefix(model: str, partition: str, version: str) -> str:
+    """Return what the request ids of a partition's rows begin with; a row's place in the partition follows.
 
     Args:
         model: Registered name.
         partition: Its name.
-        version: The champion that scored it; a challenger's rows carry the same id.
+        version: The champion that scored it; a challenger's rows carry the same ids.
     """
     identity = json.dumps([model, partition, version]).encode()
-    return f"batch-{hashlib.sha256(identity).hexdigest()[:32]}"
+    return f"batch-{hashlib.sha256(identity).hexdigest()[:24]}-"
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,13 @@ class Entry:
     """What all rows of a scoring have in common.
 
     Attributes:
-        request_id: See `request_id`.
+        prefix: See `request_prefix`.
         arm: `batch`: these are the predictions; `shadow`: nobody gets them.
         at: Event time of rows where the model has no time column.
         logged_at: When this scoring takes place.
     """
 
-    request_id: str
+    prefix: str
     arm: Literal["batch", "shadow"]
     at: datetime
     logged_at: datetime
@@ -103,7 +104,7 @@ class LogFile:
     def _own(self, some: pa.Table, first: int, answer: Answer) -> dict[str, Any]:
         entry, wanted, rows = self._entry, self._wanted, answer.count
         alike = {
-            "_request_id": entry.request_id,
+            "_row": 0,
             "_logged_at": entry.logged_at,
             "_version": self._engine.version,
             "_arm": entry.arm,
@@ -115,7 +116,8 @@ class LogFile:
             name: pa.repeat(pa.scalar(value, self._schema.field(name).type), rows)
             for name, value in alike.items()
         }
-        columns["_row"] = pa.array(np.arange(first, first + rows, dtype=np.int32))
+        places = pa.array(np.arange(first, first + rows)).cast(pa.string())
+        columns["_request_id"] = pc.binary_join_element_wise(entry.prefix, places, "")
         columns["_key"] = key_texts(some, wanted)
         if wanted.time:
             columns["_time"] = some.column(wanted.time)

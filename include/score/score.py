@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from include.errors import DataError
 from include.score.answers import ask
-from include.score.log import Entry, LogFile, request_id, write_log
+from include.score.log import Entry, LogFile, request_prefix, write_log
 from include.score.output import output_rows, output_schema
 from include.score.rows import Rows, Wanted, to_inputs
 from include.score.targets import FILE, Destination
@@ -83,7 +83,7 @@ def score(work: Work, destination: Destination) -> Scored:
     """
     destination.check()
     engine, wanted = work.engine, Wanted.of(work.spec, work.engine)
-    asked = request_id(work.spec.model, work.partition, engine.version)
+    asked = request_prefix(work.spec.model, work.partition, engine.version)
     entry = Entry(asked, "batch", work.at, work.now)
     path, done = work.folder / FILE, 0
     with ExitStack() as stack:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from include.errors import ConflictError
 from include.score.answers import ask
-from include.score.log import Entry, LogFile, request_id, write_log
+from include.score.log import Entry, LogFile, request_prefix, write_log
 from include.score.rows import Wanted, to_inputs
 from include.score.score import Work
 from include.serving.engine import Engine
@@ -52,7 +52,7 @@ def shadow(work: Work, *, champion: str, source: str) -> Shadowed:
         ServiceError: The store is away.
     """
     engine, wanted = work.engine, Wanted.of(work.spec, work.engine)
-    asked = request_id(work.spec.model, work.partition, champion)
+    asked = request_prefix(work.spec.model, work.partition, champion)
     entry = Entry(asked, "shadow", work.at, work.now)
     done = tried = failed = 0
     with LogFile(work.folder / "log.parquet", engine, wanted, entry) as log:

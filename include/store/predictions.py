@@ -59,7 +59,7 @@ def write_part(
         model: Registered name.
         table: Columns of `prediction_schema`, n >= 0 rows; `_time` and `_version` are never null.
         measured: Columns that differ each time the same rows are made, such as when and how long it took: a part
-            is not named by them, so that the same rows made again are there already.
+            is not named by them, so that the same rows made again take the place of those that are there.
 
     Returns:
         The keys of the parts, whether they are new or were there.
@@ -73,7 +73,7 @@ def write_part(
         data = buffer.getvalue()
         digest = _made_digest(some, measured) if measured else hashlib.sha256(data).hexdigest()
         key = f"{_part_lead(model, group['day'], group['version'])}{digest[:32]}.parquet"
-        store.write_bytes(key, data, if_absent=True)
+        store.write_bytes(key, data, if_absent=not measured)
         keys.append(key)
     return sorted(keys)
 

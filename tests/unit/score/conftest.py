@@ -96,10 +96,12 @@ class World:
         return pq.ParquetFile(path).read()
 
     def logged(self) -> list[dict[str, Any]]:
-        """Read the log, shadows included, in the order of the rows."""
+        """Read the log, shadows included, version by version in the order of the rows, which `place` tells."""
         out = self.folder / "log.parquet"
         copy_window(self.store, self.spec.model, *ALWAYS, out, shadow=True)
-        return sorted(pq.read_table(out).to_pylist(), key=lambda r: (r["_version"], r["_row"]))
+        found = pq.read_table(out).to_pylist()
+        places = [{"place": int(row["_request_id"].rpartition("-")[2])} | row for row in found]
+        return sorted(places, key=lambda r: (r["_version"], r["place"]))
 
 
 def make_spec(folder: Path, task: str = "binary", **score: Any) -> Spec:
