@@ -2,17 +2,20 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from runpy import run_path
 from types import SimpleNamespace
 
 import pytest
 from airflow.sdk import CronTriggerTimetable
 from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
+from evergreen.factory.assets import scores_asset
 from evergreen.factory.params import score_params
 from evergreen.factory.scoring import score_dag
 from evergreen.operators.score import due, run_partition
 
 from include.errors import DataError
+from include.settings import ROOT
 from include.spec import parameters
 from include.spec.schema import Spec
 from tests.airflow.test_parsing import SPEC, parse
@@ -117,6 +120,13 @@ def test_a_line_break_that_the_schema_lets_pass_is_refused() -> None:
     now = datetime(2026, 6, 1, tzinfo=UTC)
     with pytest.raises(DataError, match="run parameters: partition"):
         run_partition(context(now, now, partition="2026-03-01\n"), "UTC")
+
+
+def test_the_example_listens_to_what_is_announced() -> None:
+    dag = run_path(str(ROOT / "docs/examples/use_scores.py"))["dag"]
+    assert dag.schedule == [scores_asset("churn")]
+    events = {scores_asset("churn"): [SimpleNamespace(extra={"partition": "2026-03-01"})]}
+    assert dag.get_task("use").python_callable(triggering_asset_events=events) == ["2026-03-01"]
 
 
 def test_parsing_is_light_and_only_for_who_asks(tmp_path: Path) -> None:
