@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote as percent
 
 import orjson
 from fastapi.testclient import TestClient
@@ -72,9 +73,9 @@ def nearly_right(draw: st.DrawFn) -> dict[str, Any]:
 def check(answer: Any) -> None:
     body = orjson.loads(answer.content)
     if answer.status_code == 200:
-        assert "outputs" in body or "predictions" in body
+        assert {"outputs", "predictions", "prediction"} & body.keys()
     else:
-        assert answer.status_code in (400, 413, 415), answer.text
+        assert answer.status_code in (400, 413, 415, 422), answer.text
         assert list(body) == ["error"]
         assert len(body["error"]) < 5000
 
@@ -121,6 +122,44 @@ FORMS = st.fixed_dictionaries(
 @given(request=FORMS)
 def test_invocations(served: TestClient, request: Any) -> None:
     check(served.post("/models/churn/invocations", json=request))
+
+
+VALID = st.fixed_dictionaries(
+    {
+        **{name: SCALARS.filter(lambda v: not isinstance(v, str)) for name in FEATURES.numeric},
+        "region": st.none() | st.text(max_size=8),
+        "plan": st.none() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=8),
+    },
+    optional={"customer": SCALARS, "seen_at": st.none() | st.integers(0, 2_000_000_000)},
+)
+FIELDS = VALID | ROW | ANYTHING | st.dictionaries(st.text(max_size=8), SCALARS, max_size=3)
+
+
+@QUIET
+@given(request=FIELDS | st.fixed_dictionaries({"rows": st.lists(FIELDS, max_size=3) | ANYTHING}))
+def test_named_fields(served: TestClient, request: Any) -> None:
+    for model in ("churn", "price"):
+        check(served.post(f"/predict/{model}", json=request))
+
+
+@QUIET
+@given(rows=st.lists(VALID, min_size=1, max_size=3))
+def test_right_fields_are_answered(served: TestClient, rows: list[dict[str, Any]]) -> None:
+    answer = served.post("/predict/price", json={"rows": rows})
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["predictions"]) == len(rows)
+    one = served.post("/predict/price", json=rows[0])
+    assert one.json()["prediction"] == answer.json()["predictions"][0]["prediction"]
+
+
+@QUIET
+@given(path=st.text(max_size=30), method=st.sampled_from(["GET", "POST", "DELETE", "HEAD"]))
+def test_paths(served: TestClient, path: str, method: str) -> None:
+    for before in ("/v2/models/", "/predict/", "/models/", "/docs/", "/"):
+        answer = served.request(
+            method, before + percent(path, safe="/%"), follow_redirects=False, content=b"{}"
+        )
+        assert answer.status_code in (200, 307, 400, 404, 405), (before, path)
 
 
 @QUIET
