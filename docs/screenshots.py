@@ -31,6 +31,20 @@ def log_in(page: Page, url: str, password: str) -> None:
     page.wait_for_url("**/")
 
 
+def take_serving_docs(page: Page, serving: str, path: Path) -> None:
+    page.goto(f"{serving}/docs?model=churn")
+    predict = page.locator("#operations-churn-predict_churn")
+    predict.locator(".opblock-summary").click()
+    predict.locator("button.execute").click()
+    answer = predict.locator(".live-responses-table .highlight-code").first
+    answer.wait_for()
+    box = answer.bounding_box()
+    height = box["y"] + box["height"] + page.evaluate("window.scrollY") + 20
+    page.screenshot(
+        path=path, full_page=True, clip={"x": 0, "y": 0, "width": 1400, "height": height}
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -60,6 +74,7 @@ def main() -> None:
         page.click("button[aria-label='Expand all task groups']")
         page.wait_for_selector("text=tune")
         page.screenshot(path=options.out / "airflow-run.png")
+        take_serving_docs(page, settings.serving, options.out / "serving-docs.png")
         browser.close()
     for picture in sorted(options.out.glob("*.png")):
         print(picture.relative_to(ROOT))
