@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import random
 import re
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from include.deploy.client import ServingClient
 from include.registry.rollouts import TAG_ROLLOUT, Standing, latest
 from include.stack.airflow_client import RunResult
 from tests.e2e.stack import Stack, wait_until
 from tests.models import DAYS, example_columns, small_spec, write_days, write_spec
+from tests.people import People
 
 STEPS = (20, 50)
 DEPLOY = {
@@ -38,59 +35,6 @@ CHALLENGERS = {
     "collapsed": "tests.faulty.Collapsed",
 }
 REASONS = {"failing": "failed on", "slow": r"p50|p95", "collapsed": "differ by PSI"}
-FAR_OUT = 1e6
-
-
-@dataclass
-class Traffic:
-    """People who ask about one customer at a time, without a break.
-
-    Attributes:
-        answers: Time, status and version of every answer.
-    """
-
-    serving: str
-    model: str
-    columns: Mapping[str, list[Any]]
-    answers: list[tuple[float, int, str]] = field(default_factory=list)
-    stopped: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        with ServingClient(self.serving) as client:
-            self._inputs = client.example(self.model).body["inputs"]
-        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(2)]
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        self.stopped.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, seed: int) -> None:
-        draw = random.Random(seed)
-        with httpx.Client(timeout=30) as http:
-            url = f"{self.serving}/v2/models/{self.model}/infer"
-            while not self.stopped.is_set():
-                reply = http.post(url, json={"inputs": self._one_row(draw)})
-                version = reply.json().get("model_version", "")
-                self.answers.append((time.time(), reply.status_code, version))
-                time.sleep(0.02)
-
-    def _one_row(self, draw: random.Random) -> list[dict[str, Any]]:
-        row = draw.randrange(len(next(iter(self.columns.values()))))
-        far = draw.random() < 0.3
-        tensors = []
-        for tensor in self._inputs:
-            value = self.columns[tensor["name"]][row]
-            if far and tensor["name"] == "tenure":
-                value = FAR_OUT
-            shape = [1, *tensor["shape"][1:]]
-            tensors.append(tensor | {"shape": shape, "data": [value]})
-        return tensors
-
-    def between(self, start: float, end: float) -> list[tuple[float, int, str]]:
-        return [answer for answer in self.answers if start <= answer[0] <= end]
 
 
 @dataclass(frozen=True)
@@ -99,7 +43,7 @@ class Rolled:
 
     run: RunResult
     standing: Standing
-    traffic: Traffic
+    traffic: People
 
     @property
     def states(self) -> dict[str, str | None]:
@@ -153,7 +97,7 @@ def rolled(stack: Stack) -> dict[str, Rolled]:
     try:
         for model, estimator in CHALLENGERS.items():
             columns = example_columns(stack.data(model), 60)
-            traffic[model] = Traffic(stack.serving, model, columns)
+            traffic[model] = People(stack.serving, model, columns)
             write_days(stack.data(model), first=DAYS, days=6)
             write(stack, model, estimator)
         for model in CHALLENGERS:

@@ -111,6 +111,10 @@ class IngestOperator(StageOperator):
             reason = f"version {champion.version}, the champion, was trained from this very data and spec"
         elif taken_back := self._taken_back(key):
             reason = f"the version of this very data and spec was promoted before, and {taken_back}"
+        elif home := self._sent_home(key, champion):
+            reason = (
+                f"the version of this very data and spec was tried on live traffic before: {home}"
+            )
         else:
             said = self._said_no(key, champion)
             if said is None:
@@ -157,6 +161,19 @@ class IngestOperator(StageOperator):
         newest = next((e for e in reversed(events) if e.key.startswith(prefixes)), None)
         said = str(newest.payload["verdict"]) if newest else None
         return said if said in ("HOLD", "REJECT") else None
+
+    def _sent_home(self, key: str, champion: Champion | None) -> str | None:
+        """Return why the newest rollout against this champion was stopped, if it was this training's."""
+        from include.registry.rollouts import latest
+
+        standing = latest(self.bench.ledger, self.model)
+        if standing is None or standing.outcome != "STOPPED" or champion is None:
+            return None
+        verdicts = self.bench.ledger.events(self.model, "verdict", prefix=f"verdict/{key}/")
+        mine = standing.champion == champion.version and any(
+            event.actor == standing.actor for event in verdicts
+        )
+        return standing.reason if mine else None
 
     def _taken_back(self, key: str) -> str | None:
         """Return how somebody took the promotion of this training back; None when nobody did.

@@ -1,0 +1,363 @@
+"""A step of a rollout, look by look, on a real ledger and store; the registry is a dictionary."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped, TaskDeferred
+from evergreen.operators import deploy, deploy_step, finish
+from evergreen.operators.deploy import PromoteOperator
+from evergreen.operators.deploy_step import StepOperator
+from evergreen.operators.finish import FinishOperator
+from evergreen.triggers.hold import HoldTrigger
+
+from include.ledger.ledger import Ledger
+from include.registry.rollouts import (
+    TAG_ROLLOUT,
+    Rollout,
+    Standing,
+    current,
+    end,
+    latest,
+    wish_promotion,
+)
+from include.spec.schema import Spec
+from include.store.folder import FolderStore
+from include.store.predictions import prediction_schema, write_part
+
+START = datetime(2026, 3, 2, 12, tzinfo=UTC)
+
+
+class MemoryRegistry:
+    """Aliases and tags of one model."""
+
+    def __init__(self) -> None:
+        self.alias = {"champion": "1", "challenger": "2"}
+        self.tags: dict[str, str] = {}
+        self.logged: dict[str, str] = {}
+
+    def aliases(self, _name: str) -> dict[str, str]:
+        return dict(self.alias)
+
+    def set_alias(self, _name: str, alias: str, version: str | None, *, expected: str) -> None:
+        assert self.alias.get(alias) == expected
+        if version is None:
+            del self.alias[alias]
+
+    def model_tags(self, _name: str) -> dict[str, str]:
+        return dict(self.tags)
+
+    def set_model_tag(self, _name: str, key: str, value: str | None) -> None:
+        if value is None:
+            self.tags.pop(key, None)
+        else:
+            self.tags[key] = value
+
+    def log(self, _run_id: str, *, tags: dict[str, str]) -> None:
+        self.logged |= tags
+
+    def find_run(self, *_: str) -> None:
+        return None
+
+
+class World:
+    """One model with a champion and a challenger, and a clock."""
+
+    def __init__(self, root: Path) -> None:
+        self.now = START
+        self.ledger = Ledger(f"sqlite:///{root}/ledger.db")
+        self.store = FolderStore(root / "store")
+        self.registry = MemoryRegistry()
+        self.pushed: dict[str, Any] = {}
+
+    def spec(self, **rules: Any) -> Spec:
+        return Spec.model_validate(
+            {
+                "model": "churn",
+                "task": "binary",
+                "ingest": {"source": {"kind": "file", "path": "x.csv"}, "target": "y"},
+                "deploy": {"rollout": "canary", "min_rows": 20, "hold": "1m", "patience": "1h"}
+                | {"timeout": "1s"}
+                | rules,
+            }
+        )
+
+    def context(self) -> Any:
+        following = [
+            SimpleNamespace(task_id="deploy.step_50", is_teardown=False),
+            SimpleNamespace(task_id="finish", is_teardown=True),
+        ]
+        push = lambda key, value: self.pushed.__setitem__(key, value)  # noqa: E731
+        return {
+            "dag_run": SimpleNamespace(
+                dag_id="churn__train", run_id="r", run_type=SimpleNamespace(value="manual")
+            ),
+            "params": {},
+            "ti": SimpleNamespace(xcom_push=push, try_number=1),
+            "task": SimpleNamespace(get_direct_relatives=lambda upstream: following),
+        }
+
+    def operator(
+        self, kind: type = StepOperator, champion: str | None = "1", **options: Any
+    ) -> Any:
+        given = {
+            "task_id": "step",
+            "model": "churn",
+            "data": {
+                "run_id": "m",
+                "champion": {"version": champion} if champion else None,
+                "fingerprint": "f",
+            },
+            "verdict": {"verdict": "PROMOTE", "reason": "it is better"},
+            "version": {"version": "2", "verdict": "PROMOTE"},
+        }
+        rules = options.pop("rules", {})
+        if kind is StepOperator:
+            given |= {"number": 0, "share": 0.1}
+        made = kind(**given | options)
+        made.__dict__["bench"] = SimpleNamespace(
+            spec=self.spec(**rules),
+            ledger=self.ledger,
+            store=self.store,
+            registry=self.registry,
+            settings=SimpleNamespace(serving="http://127.0.0.1:9", client_key=""),
+        )
+        made.link_run = lambda *_: None
+        return made
+
+    def step(self, **options: Any) -> Any:
+        """Run a step as on its first try."""
+        return self.operator(**options).execute(self.context())
+
+    def resume(self, **options: Any) -> Any:
+        """Let the trigger fire."""
+        return self.operator(**options).resume(self.context(), {})
+
+    def report(self, share: float = 0.1) -> None:
+        """One replica, which routes as the tag says."""
+        mine = {
+            "champion": "1",
+            "loaded": ["1", "2"],
+            "failures": {},
+            "rollout": {"id": self.rollout_id, "version": "2", "share": share},
+        }
+        state = {"models": {"churn": mine}}
+        self.ledger.report_replica("a", state, started_at=self.now, now=self.now)
+
+    @property
+    def rollout_id(self) -> str:
+        return str(self.operator().rollout_id(self.context()))
+
+    @property
+    def standing(self) -> Standing:
+        found = latest(self.ledger, "churn")
+        assert found is not None
+        return found
+
+    def traffic(self, version: str, arm: str, count: int, *, error: str | None = None) -> None:
+        values = {
+            "_request_id": [f"{arm}{n}{error}" for n in range(count)],
+            "_row": [0] * count,
+            "_key": [None] * count,
+            "_time": [self.now] * count,
+            "_logged_at": [self.now] * count,
+            "_version": [version] * count,
+            "_arm": [arm] * count,
+            "_prediction": [None if error else "no"] * count,
+            "_score": [None if error else n / count for n in range(count)],
+            "_probability": [None] * count,
+            "_latency_ms": [3.0] * count,
+            "_error": [error] * count,
+        }
+        write_part(self.store, "churn", pa.table(values, schema=prediction_schema([], [])))
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    it = World(tmp_path)
+    for module in (deploy, deploy_step, finish):
+        monkeypatch.setattr(module, "utc_now", lambda: it.now)
+    it.report()
+    return it
+
+
+def test_a_step_takes_its_share_and_defers(world: World) -> None:
+    with pytest.raises(TaskDeferred) as parked:
+        world.step()
+    assert world.standing.rollout == Rollout(world.rollout_id, "2", "canary", 0.1)
+    assert Rollout.from_tag(world.registry.tags[TAG_ROLLOUT]) == world.standing.rollout
+    trigger = parked.value.trigger
+    assert isinstance(trigger, HoldTrigger)
+    assert trigger.until == (START + timedelta(seconds=5)).isoformat()
+    assert parked.value.method_name == "resume"
+
+
+def test_a_killed_or_cleared_step_goes_on_where_it_stood(world: World) -> None:
+    with pytest.raises(TaskDeferred):
+        world.step()
+    world.now += timedelta(seconds=50)
+    world.report()
+    with pytest.raises(TaskDeferred) as parked:
+        world.step()
+    assert world.standing.since == START, "the hold does not begin anew"
+    assert parked.value.trigger.until == (START + timedelta(minutes=1)).isoformat()
+
+
+def test_it_goes_on_after_its_hold_with_good_evidence(world: World) -> None:
+    with pytest.raises(TaskDeferred):
+        world.step()
+    world.traffic("1", "champion", 60)
+    world.traffic("2", "challenger", 40)
+    with pytest.raises(TaskDeferred):
+        world.resume()
+    world.now += timedelta(minutes=1)
+    assert world.resume()["verdict"] == "GO"
+    assert world.standing.active
+    (judged,) = world.ledger.events("churn", "judgement")
+    assert judged.payload["numbers"]["challenger"]["rows"] == 40
+    assert world.resume()["verdict"] == "GO", "killed after the record, it says the same"
+    assert len(world.ledger.events("churn", "judgement")) == 1
+
+
+def test_a_broken_one_goes_home_at_the_first_look(world: World) -> None:
+    with pytest.raises(TaskDeferred):
+        world.step()
+    world.traffic("1", "champion", 20)
+    world.traffic("2", "challenger", 3, error="500 ValueError")
+    world.now += timedelta(seconds=5)
+    with pytest.raises(DownstreamTasksSkipped) as stopped:
+        world.resume()
+    assert stopped.value.tasks == ["deploy.step_50"], "finish is not skipped"
+    assert (world.standing.outcome, world.registry.alias) == ("STOPPED", {"champion": "1"})
+    assert TAG_ROLLOUT not in world.registry.tags
+    assert world.pushed["return_value"]["outcome"] == "STOPPED"
+    assert world.registry.logged["evergreen.rollout"].startswith("STOPPED: it failed on 3 of 3")
+    for again in (world.step, world.resume):
+        with pytest.raises(DownstreamTasksSkipped):
+            again()
+    assert len(world.ledger.events("churn", "rollout")) == 3
+
+
+def test_without_traffic_it_waits_and_then_stops(world: World) -> None:
+    with pytest.raises(TaskDeferred):
+        world.step()
+    world.now += timedelta(minutes=59)
+    with pytest.raises(TaskDeferred):
+        world.resume()
+    world.now += timedelta(minutes=1)
+    with pytest.raises(DownstreamTasksSkipped):
+        world.resume()
+    assert world.standing.reason.startswith("undecided after 1 h")
+
+
+def test_a_log_that_cannot_be_read_is_waited_for(world: World) -> None:
+    with pytest.raises(TaskDeferred):
+        world.step()
+    world.traffic("2", "challenger", 30)
+    part = next(world.store.root.rglob("*.parquet"))
+    part.chmod(0o644)
+    part.write_bytes(b"no parquet")
+    with pytest.raises(TaskDeferred):
+        world.resume()
+    assert world.standing.active
+
+
+def test_a_persons_word_holds(world: World) -> None:
+    with pytest.raises(TaskDeferred):
+        world.step()
+    wish_promotion(world.ledger, "churn", reason="seen enough", actor="ann", now=world.now)
+    assert world.resume() == {"verdict": "GO", "reason": "ann: seen enough"}
+    end(
+        world.registry,
+        world.ledger,
+        "churn",
+        world.rollout_id,
+        outcome="STOPPED",
+        reason="ann: complaints",
+        actor="ann",
+        now=world.now,
+    )
+    with pytest.raises(DownstreamTasksSkipped):
+        world.resume()
+
+
+def test_another_champion_ends_it(world: World) -> None:
+    with pytest.raises(TaskDeferred):
+        world.step()
+    world.registry.alias["champion"] = "7"
+    with pytest.raises(DownstreamTasksSkipped):
+        world.resume()
+    assert world.standing.outcome == "SUPERSEDED"
+    assert "the champion is 7 now" in world.standing.reason
+
+
+def test_a_replica_that_lags_is_named(world: World) -> None:
+    world.report(share=0.5)
+    with pytest.raises(
+        Exception, match=r"route 10% to it in every replica .* a routes by .* at 0.5"
+    ):
+        world.step()
+
+
+def test_a_step_that_was_passed_is_not_taken_again(world: World) -> None:
+    with pytest.raises(TaskDeferred):
+        world.step()
+    world.report(0.5)
+    with pytest.raises(TaskDeferred):
+        world.step(number=1, share=0.5)
+    assert world.step()["reason"] == "passed before"
+    assert world.standing.rollout.share == 0.5
+
+
+@pytest.mark.parametrize("options", [{"champion": None}, {"rules": {"rollout": "direct"}}])
+def test_where_there_is_nothing_to_compare_no_step_is_taken(
+    world: World, options: dict[str, Any]
+) -> None:
+    assert world.step(**options)["verdict"] == "GO"
+    assert world.ledger.events("churn", "rollout") == []
+
+
+def test_nothing_is_promoted_that_no_step_let_pass(world: World) -> None:
+    with pytest.raises(AirflowFailException, match="must have passed its steps"):
+        world.operator(PromoteOperator).execute(world.context())
+    with pytest.raises(TaskDeferred):
+        world.step()
+    world.traffic("2", "challenger", 3, error="500 ValueError")
+    with pytest.raises(DownstreamTasksSkipped):
+        world.resume()
+    with pytest.raises(DownstreamTasksSkipped):
+        world.operator(PromoteOperator).execute(world.context())
+    assert world.registry.alias == {"champion": "1"}
+
+
+def test_finish_leaves_no_canary_behind(world: World) -> None:
+    with pytest.raises(TaskDeferred):
+        world.step()
+    made = FinishOperator(task_id="finish", model="churn", data=None)
+    made.__dict__["bench"] = world.operator().bench
+    made.execute(world.context())
+    assert (world.standing.outcome, world.registry.tags) == ("ABANDONED", {})
+    assert current(world.ledger, "churn") is None
+    with pytest.raises(TaskDeferred):  # cleared, it begins again
+        world.step()
+    assert world.standing.active
+
+
+def test_the_trigger_fires_at_its_moment_and_at_once_when_that_is_past() -> None:
+    async def fired(until: datetime) -> Any:
+        trigger = HoldTrigger(until.isoformat())
+        path, arguments = trigger.serialize()
+        assert path == "evergreen.triggers.hold.HoldTrigger"
+        return [event.payload async for event in HoldTrigger(**arguments).run()]
+
+    past = datetime.now(UTC) - timedelta(hours=1)
+    assert asyncio.run(fired(past)) == [{"until": past.isoformat()}]
+    soon = datetime.now(UTC) + timedelta(seconds=0.2)
+    asyncio.run(fired(soon))
+    assert datetime.now(UTC) >= soon
