@@ -56,6 +56,17 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="API key of serving for all models; our own clients send it. Empty: see docs/api-keys.md.",
     )
+    serving_workers: int = Field(
+        1, ge=1, le=64, description="Serving processes that share the port."
+    )
+    serving_memory_mb: int = Field(
+        1024,
+        ge=16,
+        description="Memory in MiB for models, in each serving process; beyond it, models load at the first request.",
+    )
+    serving_cache_mb: int = Field(
+        4096, ge=16, description="Disk in MiB for downloaded models; the longest unused go first."
+    )
     code_prefixes: str = Field(
         "", description="Further dotted prefixes a spec may name, separated by commas."
     )

@@ -1,4 +1,4 @@
-"""`python -m include.serving`: one uvicorn process on the settings of the environment."""
+"""`python -m include.serving`: uvicorn on the settings of the environment, in one process or in several."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import socket
 import sys
 
 from include.errors import EvergreenError, ServiceError
+from include.serving.workers import DRAIN_SECONDS, REFUSED, Inherited, Workers
 from include.settings import Settings, get_settings
 
-_DRAIN_SECONDS = 20
+_READY_SECONDS = 60.0
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -35,8 +36,14 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def serve(settings: Settings, listener: socket.socket) -> None:
-    """Serve until told to stop; requests under way are finished first."""
+def serve(settings: Settings, listener: socket.socket, *, replaces: bool = False) -> None:
+    """Serve until told to stop; requests under way are finished first.
+
+    Args:
+        settings: Where things are.
+        listener: A bound socket.
+        replaces: Accept only once the models answer: others do meanwhile.
+    """
     import uvicorn
 
     from include.ledger.ledger import Ledger
@@ -52,7 +59,13 @@ def serve(settings: Settings, listener: socket.socket) -> None:
 
     metrics = Metrics()
     source = RegistrySource(Registry(settings.mlflow))
-    follower = Follower(source, settings.home / "serving-cache", metrics)
+    follower = Follower(
+        source,
+        settings.home / "serving-cache",
+        metrics,
+        memory_bytes=settings.serving_memory_mb * 2**20,
+        cache_bytes=settings.serving_cache_mb * 2**20,
+    )
     reporter = Reporter(Ledger(settings.ledger_dsn), lambda: follower.table)
     follower.on_change = reporter.wake
     app = create_app(
@@ -63,33 +76,46 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         access=open_access(settings),
     )
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, timeout_graceful_shutdown=_DRAIN_SECONDS
+        app, log_config=None, access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS
     )
+    server = uvicorn.Server(config)
     # uvicorn raises the signal that ended it once more when it is done; what follows must still run.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     reporter.start()
+    if replaces:
+        follower.start()
+        follower.wait(_READY_SECONDS, lambda: server.should_exit)
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
     finally:
         reporter.stop()
 
 
 def main() -> int:
-    """Run the serving process; return its exit status."""
+    """Run the serving process, or one of several; return its exit status."""
     # Before numpy and OpenMP are loaded. Their thread pools only fight here: it is requests that run in parallel.
     for pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(pool, "1")
     form = "%(asctime)s %(levelname)s %(name)s %(message)s"
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # or each poll writes a line
-    settings = get_settings()
+    inherited = Inherited.parse(sys.argv[1:])
     try:
-        listener = listen(settings)
-        serve(settings, listener)
+        settings = get_settings()
+        if inherited is not None:
+            inherited.end_with_parent()
+            with socket.socket(fileno=inherited.listener) as listener:
+                serve(settings, listener, replaces=inherited.replaces)
+        elif settings.serving_workers == 1:
+            serve(settings, listen(settings))
+        else:
+            listener = listen(settings)
+            folder = settings.home / f"serving-metrics-{settings.serving_port}"
+            return Workers(listener, settings.serving_workers, folder).run()
     except EvergreenError as error:
         sys.stderr.write(f"{error}\n")
-        return 1
+        return 1 if inherited is None else REFUSED
     return 0
 
 

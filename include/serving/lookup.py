@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -13,12 +15,21 @@ from include.serving.guard import caller_of
 from include.serving.rejection import RequestError, bad, listed, suggest
 from include.serving.served import CHAMPION, Served
 
+_PATIENCE = 10.0
+_MOST_WAITING = 256
+
 
 class Lookup:
-    """Finds engines in the follower's table of this moment."""
+    """Finds engines in the follower's table of this moment.
 
-    def __init__(self, follower: Follower) -> None:
-        self.follower = follower
+    Args:
+        follower: Keeps the table.
+        patience: Longest time in seconds that a request waits for its model to be loaded.
+    """
+
+    def __init__(self, follower: Follower, patience: float = _PATIENCE) -> None:
+        self.follower, self._patience = follower, patience
+        self._waiting = 0
 
     async def answering(self, request: Request) -> Served:
         """Return the model a request is for, once the version it asks for answers.
@@ -29,10 +40,37 @@ class Lookup:
             RequestError: 404 for an unknown model or version, 503 for one that does not answer (yet).
         """
         name = request.path_params.get("name") or self._only_model(request)
-        served = self.served(name)
         version = request.path_params.get("version")
+        served = await self.awake(name, version)
         if served.engine(version) is None:
             raise not_answering(served, version)
+        return served
+
+    async def awake(self, name: str, version: str | None = None) -> Served:
+        """Return a model by name; one whose version (None: the champion) is on its way into memory is waited for.
+
+        Raises:
+            RequestError: 404 where it has no alias, 503 while the first models are loading and where too many
+                requests wait already.
+        """
+        served = self.served(name)
+        if not served.is_coming(version):
+            return served
+        if self._waiting >= _MOST_WAITING:
+            raise RequestError(
+                503,
+                f"model {name}",
+                f"must be loaded first, and {self._waiting} requests wait for models already",
+                "Try again shortly.",
+            )
+        self._waiting += 1
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._patience):
+                    then = await asyncio.wrap_future(self.follower.demand(name, version))
+                    served = then or served
+        finally:
+            self._waiting -= 1
         return served
 
     async def engine(self, request: Request) -> Engine:
@@ -79,7 +117,7 @@ class Lookup:
         answering = [
             served.name
             for served in self.follower.table.values()
-            if served.champion and caller.sees(served.name)
+            if (served.champion or served.asleep) and caller.sees(served.name)
         ]
         if len(answering) == 1:
             return answering[0]
@@ -96,6 +134,7 @@ class Lookup:
             "aliases": dict(served.wanted.aliases),
             "champion": served.champion.version if served.champion else None,
             "loaded": [engine.version for engine in served.engines],
+            "asleep": served.asleep,
             "rollout": asdict(served.rollout) if served.rollout else None,
             "failures": {
                 version: {"error": f.error, "permanent": f.permanent, "attempts": f.attempts}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 
 from include.registry.rollouts import Rollout
 from include.serving.engine import Engine
@@ -37,6 +38,25 @@ class Wanted:
         """The versions that have a part in answering."""
         taking_part = frozenset(self.aliases.values())
         return taking_part | {self.rollout.version} if self.rollout else taking_part
+
+    @property
+    def champion(self) -> str | None:
+        """The version that should answer at the model's own path."""
+        return self.aliases.get(CHAMPION)
+
+    @property
+    def may_sleep(self) -> bool:
+        """Whether it may be out of memory while nobody asks: it has a champion, and nothing is on trial."""
+        return self.champion is not None and self.versions == {self.champion}
+
+
+class Use:
+    """When a model was asked last: `at`, a reading of the monotonic clock; 0 for never."""
+
+    __slots__ = ("at",)
+
+    def __init__(self) -> None:
+        self.at = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,8 @@ class Served:
         rollout: How `challenger` takes part in the traffic. None where it does not: without a rollout, while
             its version does not answer, and once that version is champion.
         failures: By version.
+        asleep: Whether its champion is out of memory for want of room, and is loaded at the first request.
+        use: When it was asked last.
     """
 
     name: str
@@ -78,12 +100,27 @@ class Served:
     engines: tuple[Engine, ...] = ()
     rollout: Rollout | None = None
     failures: Mapping[str, Failure] = field(default_factory=dict)
+    asleep: bool = False
+    use: Use = field(default_factory=Use, compare=False)
 
     def engine(self, version: str | None) -> Engine | None:
-        """Return the engine of a version (None: the champion), or None when it does not answer."""
+        """Return the engine of a version (None: the champion), or None when it does not answer.
+
+        Being asked for is what keeps a model in memory.
+        """
+        self.use.at = monotonic()
         if version is None:
             return self.champion
         return next((engine for engine in self.engines if engine.version == version), None)
+
+    def is_coming(self, version: str | None) -> bool:
+        """Whether a version (None: the champion) does not answer yet, and is loaded or about to be."""
+        wanted = version or self.wanted.champion
+        if wanted not in self.wanted.versions or wanted in self.failures:
+            return False
+        if version is None:
+            return self.champion is None
+        return all(engine.version != version for engine in self.engines)
 
 
 def serve(
@@ -92,6 +129,9 @@ def serve(
     engines: Mapping[str, Engine],
     failures: Mapping[str, Failure],
     stand_in: Engine | None,
+    *,
+    asleep: bool = False,
+    use: Use | None = None,
 ) -> Served:
     """Return a model as of now.
 
@@ -101,6 +141,8 @@ def serve(
         engines: Those in memory, by version.
         failures: By version.
         stand_in: Answers as champion while the wanted one does not.
+        asleep: See `Served`.
+        use: See `Served`; None for one that was never asked.
     """
     aliases, rollout = wanted.aliases, wanted.rollout
     champion = engines.get(aliases.get(CHAMPION, ""))
@@ -119,4 +161,6 @@ def serve(
         engines=tuple({engine.version: engine for engine in answering}.values()),
         rollout=rollout,
         failures=failures,
+        asleep=asleep,
+        use=use or Use(),
     )

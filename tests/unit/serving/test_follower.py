@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,7 +79,7 @@ def test_aliases_that_move_one_by_one_cost_no_second_load(
     churn.set("churn", "champion", "2")
     wait_for(lambda: clock.tick(1.0) and champion(follower) == "2")
     assert churn.loads.count(("churn", "2")) == 1
-    wait_for(lambda: clock.tick(10.0) and len(follower._engines) == 1)
+    wait_for(lambda: clock.tick(10.0) and len(follower.memory.of("churn")) == 1)
 
 
 def test_a_removed_alias_unloads_the_model(churn: MemoryRegistry, make_follower: Make) -> None:
@@ -235,20 +237,26 @@ def test_a_damaged_state_file_is_no_state_file(
     assert champion(follower) == "1"
 
 
-def test_old_versions_leave_the_disk(
+def test_what_nobody_wants_leaves_a_full_disk(
     churn: MemoryRegistry, make_follower: Make, pipelines: dict[str, Any], tmp_path: Path
 ) -> None:
-    follower = started(make_follower)
-    state = tmp_path / "cache" / "state.json"
-    for number in range(2, 8):
+    folder = tmp_path / "cache" / "churn"
+    size = 0
+    for number in range(1, 6):  # each a process of its own, so that it looks at the disk
         version = str(number)
         churn.add("churn", version, CHURN, pipelines["churn2"])
         churn.set("churn", "champion", version)
-        wait_for(lambda version=version: f'"churn": "{version}"' in state.read_text())
-    folder = tmp_path / "cache" / "churn"
-    wait_for(lambda: sorted(path.name for path in folder.iterdir()) == ["4", "5", "6", "7"])
-    assert not list((tmp_path / "cache").glob(".state*"))
-    assert champion(follower) == "7"
+        follower = started(make_follower, cache_bytes=int(size * 3.5) or 2**30)
+        assert champion(follower) == version
+        follower.stop()
+        size = size or (folder / "1" / "model.skops").stat().st_size
+        hours_ago = time.time() - 3600 * (10 - number)
+        os.utime(folder / version, (hours_ago, hours_ago))
+    assert sorted(path.name for path in folder.glob("[0-9]")) == ["3", "4", "5"]
+    assert sorted(path.name for path in folder.glob(".entry*")) == [
+        f".entry-{number}.json" for number in (3, 4, 5)
+    ]
+    assert not list(tmp_path.rglob(".part*"))
 
 
 CANARY = Rollout("r1", "2", "canary", 0.1)
