@@ -165,7 +165,7 @@ class _Status:
         return as_json({"models": [self._lookup.state(served) for served in seen]})
 
     async def metadata(self, request: Request) -> Response:
-        served = self._lookup.served(request.path_params["name"])
+        served = await self._lookup.loaded(request.path_params["name"])
         version = request.path_params.get("version")
         engine = served.engine(version) if version else next(iter(served.engines), None)
         if engine is None:
@@ -184,7 +184,7 @@ class _Status:
         )
 
     async def ready(self, request: Request) -> Response:
-        served = self._lookup.served(request.path_params["name"])
+        served = await self._lookup.loaded(request.path_params["name"])
         version = request.path_params.get("version")
         engine = served.engine(version)
         body: dict[str, Any] = {"name": served.name, "ready": engine is not None}

@@ -207,7 +207,7 @@ class Follower:
             name = self._eager.popleft()
             if name not in self._asleep:
                 continue
-            if not self.memory.fits(name):
+            if not self.memory.fits(name, ahead):
                 left = 1 + len(self._eager)
                 log_event("memory_full", asleep=left, bytes=self.memory.used_bytes)
                 self._eager.clear()

@@ -66,7 +66,7 @@ class Labels:
         """Take a batch of labels; once it is answered they are stored."""
         model, status = "", 500
         try:
-            served = self._lookup.served(request.path_params["name"])
+            served = await self._lookup.loaded(request.path_params["name"])
             model = served.name
             check_media(request, JSON)
             body = await read_body(request, self._limits.body_bytes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import asdict
+from time import monotonic
 from typing import Any
 
 from fastapi import Request
@@ -63,6 +64,7 @@ class Lookup:
                 f"must be loaded first, and {self._waiting} requests wait for models already",
                 "Try again shortly.",
             )
+        served.use.at = monotonic()
         self._waiting += 1
         try:
             with suppress(TimeoutError):
@@ -72,6 +74,15 @@ class Lookup:
         finally:
             self._waiting -= 1
         return served
+
+    async def loaded(self, name: str) -> Served:
+        """Return a model by name; one that sleeps is woken first, any other is returned as it stands.
+
+        Raises:
+            RequestError: As `awake`.
+        """
+        served = self.served(name)
+        return await self.awake(name) if served.asleep else served
 
     async def engine(self, request: Request) -> Engine:
         """Return the engine a request asks for; a rollout has no say in it.

@@ -49,11 +49,16 @@ class Memory:
             if not self._engines[name]:
                 del self._engines[name]
 
-    def fits(self, name: str) -> bool:
-        """Whether a model that is not here is likely to have room, going by its last size or the mean of all."""
+    def fits(self, name: str, coming: int = 0) -> bool:
+        """Whether a model that is not here is likely to have room, going by its last size or the mean of all.
+
+        Args:
+            name: The model.
+            coming: How many others are on their way already.
+        """
         known = self._sizes
         mean = sum(known.values()) // len(known) if known else 0
-        return self.used_bytes + known.get(name, mean) <= self.limit_bytes
+        return self.used_bytes + coming * mean + known.get(name, mean) <= self.limit_bytes
 
     def note_idle(self, name: str, busy: Iterable[str], now: float) -> None:
         """Note which of a model's engines nobody wants, from now on."""
