@@ -68,6 +68,7 @@ def serve(settings: Settings, listener: socket.socket, *, replaces: bool = False
     )
     reporter = Reporter(Ledger(settings.ledger_dsn), lambda: follower.table)
     follower.on_change = reporter.wake
+    follower.loader.on_refused = reporter.refused
     app = create_app(
         follower,
         metrics,

@@ -34,6 +34,17 @@ class Ledger(Protocol):
     def drop_replica(self, id: str) -> None:
         """Forget a replica."""
 
+    def record(
+        self,
+        model: str,
+        kind: str,
+        key: str,
+        payload: Mapping[str, Any],
+        actor: str,
+        now: datetime,
+    ) -> object:
+        """Append an event, once for its key."""
+
 
 def replica_id() -> str:
     """Return a name for this process that no other one has or will have."""
@@ -88,6 +99,7 @@ class Reporter:
         self._told: Mapping[str, Served] | None = None
         self._state: dict[str, Any] | None = None
         self._lost = False
+        self._refused: dict[tuple[str, str], str] = {}
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="replica-report", daemon=True)
 
@@ -97,6 +109,11 @@ class Reporter:
 
     def wake(self) -> None:
         """Report now: something changed."""
+        self._wake.set()
+
+    def refused(self, name: str, version: str, error: str) -> None:
+        """Have it recorded that a version cannot be served; once, however many replicas refuse it."""
+        self._refused[name, version] = error
         self._wake.set()
 
     def stop(self, patience: float = 3.0) -> None:
@@ -116,6 +133,11 @@ class Reporter:
         ):  # the row was removed: somebody cleaned up while we were silent
             self._tell(state)
         self._told, self._state = table, state
+        for (name, version), error in list(self._refused.items()):
+            payload = {"version": version, "error": error, "replica": self.id}
+            key = f"refused:{version}"
+            self._ledger.record(name, "refused", key, payload, "serving", datetime.now(UTC))
+            del self._refused[name, version]
 
     def _tell(self, state: dict[str, Any] | None) -> bool:
         return self._ledger.report_replica(

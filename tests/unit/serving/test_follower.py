@@ -91,7 +91,8 @@ def test_a_removed_alias_unloads_the_model(churn: MemoryRegistry, make_follower:
 def test_a_broken_version_leaves_the_champion_and_says_why(
     churn: MemoryRegistry, make_follower: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    follower = started(make_follower)
+    follower, refused = started(make_follower), []
+    follower.loader.on_refused = lambda *said: refused.append(said)
     churn.spoil("churn", "2")
     with caplog.at_level(logging.INFO, "evergreen.serving"):
         churn.set("churn", "champion", "2")
@@ -102,6 +103,7 @@ def test_a_broken_version_leaves_the_champion_and_says_why(
         churn.set("churn", "champion", "1")
         wait_for(lambda: not follower.table["churn"].failures)
     assert events_of(caplog, "2") == ["load_failed"]
+    assert refused == [("churn", "2", failure.error)]
 
 
 def test_a_version_that_fails_its_self_test_is_not_served(

@@ -39,7 +39,11 @@ class Recording:
     def __init__(self) -> None:
         self.said: list[Mapping[str, Any] | None] = []
         self.rows: set[str] = set()
+        self.events: list[tuple[str, str, str]] = []
         self.away = False
+
+    def record(self, model: str, kind: str, key: str, *_: Any) -> None:
+        self.events.append((model, kind, key))
 
     def report_replica(
         self, id: str, state: Mapping[str, Any] | None, *, started_at: datetime, now: datetime
@@ -171,6 +175,30 @@ def test_a_real_ledger_forgets_who_ends(
     assert replica.state == describe({"churn": champion})
     reporter.stop()
     assert ledger.live_replicas(datetime.now(UTC)) == []
+
+
+def test_a_refused_version_is_recorded_once_by_all_replicas(
+    tmp_path: Path, run: Callable[..., Reporter]
+) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    reporters = [run(ledger, Table()) for _ in range(2)]
+    for reporter in reporters:
+        reporter.refused("churn", "8", "must have its digest, got another")
+    wait_for(lambda: not any(reporter._refused for reporter in reporters))
+    (event,) = ledger.events("churn")
+    assert (event.kind, event.actor, event.payload["version"]) == ("refused", "serving", "8")
+    assert event.payload["error"] == "must have its digest, got another"
+    assert ledger.verify("churn").ok
+
+
+def test_a_refusal_is_recorded_when_the_ledger_is_back(run: Callable[..., Reporter]) -> None:
+    ledger = Recording()
+    ledger.away = True
+    reporter = run(ledger, Table())
+    reporter.refused("churn", "8", "must load, got nothing")
+    wait_for(lambda: reporter._lost)
+    ledger.away = False
+    wait_for(lambda: ledger.events == [("churn", "refused", "refused:8")])
 
 
 def test_no_two_processes_have_one_id() -> None:
