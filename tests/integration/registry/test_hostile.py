@@ -21,7 +21,6 @@ from include.registry.folder import MODEL_FILE, folder_digest
 from include.registry.gateway import Registry
 from include.registry.package import TAG_DIGEST, TAG_PRODUCER, Package, Version
 from include.serving.cache import Cache
-from include.serving.served import Wanted
 from include.serving.source import RegistrySource
 
 GONE: list[str] = []
@@ -196,7 +195,7 @@ def test_what_was_changed_on_disk_is_refused_while_the_registry_is_away(
 ) -> None:
     cache = Cache(tmp_path / "cache")
     model = load(registry, registered, cache.root)
-    cache.write({registered.name: Wanted({"champion": "1"}, None)}, [model], {})
+    cache.remember(model)
     assert cache.restore(registered.name, registered.version) is not None
     damage(model.folder)
     with pytest.raises(ModelError):
@@ -204,17 +203,17 @@ def test_what_was_changed_on_disk_is_refused_while_the_registry_is_away(
     assert GONE == []
 
 
-def test_a_state_file_that_leads_elsewhere_is_not_followed(
+def test_an_entry_on_disk_that_leads_elsewhere_is_not_followed(
     registry: Registry, registered: Version, tmp_path: Path
 ) -> None:
     cache = Cache(tmp_path / "cache")
     model = load(registry, registered, cache.root)
-    cache.write({registered.name: Wanted({"champion": "1"}, None)}, [model], {})
+    cache.remember(model)
     shutil.copytree(model.folder, tmp_path / "outside")
-    state = cache.root / "state.json"
-    text = state.read_text()
+    entry = cache.root / registered.name / f".entry-{registered.version}.json"
+    text = entry.read_text()
     for target in (str(tmp_path / "outside"), "../outside"):
-        state.write_text(re.sub(r'"folder": ".*?"', f'"folder": "{target}"', text))
+        entry.write_text(re.sub(r'"folder":".*?"', f'"folder":"{target}"', text))
         with pytest.raises(ModelError, match="must lie in the cache"):
             cache.restore(registered.name, registered.version)
 
