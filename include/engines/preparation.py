@@ -158,13 +158,13 @@ class Preparation:
 
     Args:
         blocks: What fills the matrix, from the left.
-        single: The estimator itself rounds its input to float32, as scikit-learn's own trees do.
-        refuses: What the estimator refuses: `nothing`, `infinite`, or `missing` values as well.
+        largest: Largest number, either sign, the estimator takes; infinite where it takes all.
+        missing: Whether it takes NaN.
     """
 
     blocks: tuple[Numbers | Category, ...]
-    single: bool = False
-    refuses: str = "nothing"
+    largest: float = np.inf
+    missing: bool = True
 
     @cached_property
     def width(self) -> int:
@@ -185,11 +185,13 @@ class Preparation:
         if made is None:
             parts = [self._part(block, columns, rows) for block in self.blocks]
             made = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        if self.single:
-            made = made.astype(np.float32).astype(np.float64)
-        if self.refuses != "nothing":
+        if not self._takes_all:
             self._check(made)
         return made
+
+    @cached_property
+    def _takes_all(self) -> bool:
+        return self.missing and self.largest == np.inf
 
     @cached_property
     def _is_plain(self) -> bool:
@@ -213,6 +215,10 @@ class Preparation:
         if isinstance(block, Numbers):
             given = np.array([columns[name] for name in block.names], dtype=np.float64)
             values = np.ascontiguousarray(given.T)
+            if (
+                block.steps and np.isinf(values).any()
+            ):  # scikit-learn's scalers and imputers refuse it
+                raise ValueError("an infinite number")
             for step in block.steps:
                 values = step.apply(values)
             return values
@@ -226,19 +232,19 @@ class Preparation:
         return made
 
     def _check(self, values: Floats) -> None:
-        wrong = np.isinf(values) if self.refuses == "infinite" else ~np.isfinite(values)
+        wrong = np.abs(values) > self.largest
+        if not self.missing:
+            wrong |= np.isnan(values)
         if wrong.any():
             row = int(wrong.any(axis=1).argmax())
-            raise ValueError(
-                f"a number in row {row} that is missing or too large for the estimator"
-            )
+            raise ValueError(f"a number in row {row} that is missing or too large for the model")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {
             "format": 1,
-            "single": self.single,
-            "refuses": self.refuses,
+            "largest": None if self.largest == np.inf else self.largest,
+            "missing": self.missing,
             "blocks": [_block(block) for block in self.blocks],
         }
 
@@ -251,8 +257,8 @@ class Preparation:
         """
         return cls(
             tuple(_read_block(block) for block in data["blocks"]),
-            bool(data["single"]),
-            str(data["refuses"]),
+            np.inf if data["largest"] is None else float(data["largest"]),
+            bool(data["missing"]),
         )
 
 

@@ -49,6 +49,8 @@ def write_folder(package: Package, folder: Path, *, model_id: str, run_id: str) 
     types = read_types(package.model_path, package.sha256)
     folder.mkdir(parents=True)
     shutil.copyfile(package.model_path, folder / MODEL_FILE)
+    for name, content in package.files.items():
+        (folder / name).write_bytes(content)
     requirements = pinned_requirements(types)
     _write_environment(folder, requirements)
     model = Model(

@@ -35,6 +35,8 @@ class Package:
         example: A few typical, synthetic rows as `model_frame` makes them.
         meta: Further facts for MLmodel's metadata: snapshot_id, spec_hash, cutoff, ...
         required: Features declared to never be missing; whole numbers among them stay whole.
+        engine: What serving computes with, see `include.engines.convert`; empty means scikit-learn.
+        files: Further files of the version by name, for that engine.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Package:
     example: pd.DataFrame
     meta: Mapping[str, Any] = field(default_factory=dict)
     required: frozenset[str] = frozenset()
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, Any]:
         """Return what MLmodel's `metadata["evergreen"]` holds: the contract with serving."""
@@ -59,6 +63,7 @@ class Package:
             "types": dict(self.types),
             "classes": list(self.classes),
             "model_sha256": self.sha256,
+            "engine": dict(self.engine),
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
@@ -12,6 +13,7 @@ from evergreen.operators.stage import StageOperator, run_key, utc_now
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from include.engines.convert import Conversion
     from include.registry.package import Package
     from include.store.snapshots import Manifest
 
@@ -53,11 +55,17 @@ class RegisterOperator(StageOperator):
         bench, run_id = self.bench, self.data["run_id"]
         self.link_run(context, run_id)
         manifest = bench.manifest(self.data["snapshot_id"])
+        package = self._package(manifest)
+        version = bench.registry.find_version(self.model, self.data["fingerprint"])
+        if version is None:
+            conversion = self._convert(package, manifest)
+            self.log.info("engine %s: %s", *conversion.tags().values())
+            package = replace(package, engine=conversion.engine, files=conversion.files)
+            tags = {**self._tags(context), **conversion.tags()}
+        else:  # registering again is only for what a killed attempt left undone
+            tags = self._tags(context)
         version = bench.registry.register(
-            self._package(manifest),
-            run_id=run_id,
-            key=self.data["fingerprint"],
-            tags=self._tags(context),
+            package, run_id=run_id, key=self.data["fingerprint"], tags=tags
         )
         if self.verdict["verdict"] in ("PROMOTE", "NEEDS_APPROVAL"):
             nominate(
@@ -70,6 +78,27 @@ class RegisterOperator(StageOperator):
                 now=utc_now(),
             )
         return {"version": version.version, "verdict": self.verdict["verdict"]}
+
+    def _convert(self, package: Package, manifest: Manifest) -> Conversion:
+        """Return what serving will compute with: ONNX where that says the same on the holdout."""
+        from threadpoolctl import threadpool_limits
+
+        from include.engines.convert import convert
+        from include.engines.sample import holdout_sample
+        from include.registry.trust import load_model
+        from include.store.split import Split
+
+        rows = holdout_sample(
+            self.bench.store, manifest, Split.from_dict(self.split), package.features
+        )
+        with threadpool_limits(1):
+            return convert(
+                load_model(package.model_path, package.sha256),
+                package.features,
+                package.task,
+                rows,
+                budget=self.bench.spec.register_.parity,
+            )
 
     def _package(self, manifest: Manifest) -> Package:
         from include.registry.package import Package

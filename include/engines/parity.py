@@ -1,0 +1,156 @@
+"""Whether two engines say the same: on held-out rows, and on rows made from them that data seldom has.
+
+Owns the derived rows (each column blanked in turn, categories nobody saw, extremes) and the measure. All differences
+ever found between ONNX and scikit-learn sat in such rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from include.engines.predictor import Answer, Columns, Predictor
+from include.engines.reading import UNSEEN
+from include.store.inputs import Features
+
+_BASE_ROWS = 20  # rows that every column is blanked in, made extreme in, ...
+_ONE_BY_ONE = 50  # rows also asked alone: one row takes a path of its own
+_STRETCH = 1e6
+_IMPOSSIBLE = (np.inf, -np.inf, 1e300)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The comparison of two engines.
+
+    Args:
+        rows: Rows compared.
+        difference: Largest difference: of probabilities, or of values as a share of their spread.
+        labels: Rows with another label, although their two best classes differ by more than the budget.
+        refusals: Rows that one refused and the other answered.
+    """
+
+    rows: int
+    difference: float
+    labels: int = 0
+    refusals: int = 0
+
+    def problem(self, budget: float) -> str | None:
+        """Return why the engines do not say the same; None where they do."""
+        if not self.difference <= budget:
+            return f"a difference of {self.difference:.2g} in {self.rows:,} rows, allowed is {budget:g}"
+        if self.labels:
+            return f"{self.labels} other labels in {self.rows:,} rows"
+        if self.refusals:
+            return f"{self.refusals} rows that only one of the two engines answers"
+        return None
+
+
+def compare(trusted: Predictor, other: Predictor, frame: pd.DataFrame, budget: float) -> Parity:
+    """Ask two engines the same.
+
+    Args:
+        trusted: The engine that is right by definition.
+        other: The engine on trial.
+        frame: `model_frame` rows, at least one.
+        budget: Largest difference that counts as the same.
+    """
+    texts = [str(name) for name in frame if frame[name].dtype == object]
+    features = Features(tuple(str(n) for n in frame if n not in texts), tuple(texts))
+    asked = columns_of(pd.concat([frame, derived(frame, features)], ignore_index=True))
+    expected, found = trusted.answer(asked), other.answer(asked)
+    difference, labels = _measure(expected, found, budget)
+    count = len(expected.predict)
+    for row in range(0, count, max(1, count // _ONE_BY_ONE)):
+        one = other.answer({name: list(values[row : row + 1]) for name, values in asked.items()})
+        alone = _differences(_numbers(found)[row : row + 1], _numbers(one))
+        difference = max(difference, float(alone.max()) / _scale(expected))
+    return Parity(count, difference, labels, _refusals(trusted, other, frame, features))
+
+
+def columns_of(frame: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
+    """Return a model frame as the arrays an engine takes."""
+    return {str(name): frame[name].to_numpy() for name in frame}
+
+
+def derived(frame: pd.DataFrame, features: Features) -> pd.DataFrame:
+    """Return rows with one column each that is missing, never seen, or far outside what there was."""
+    base = frame.iloc[np.linspace(0, len(frame) - 1, min(_BASE_ROWS, len(frame))).astype(int)]
+    made = [_with(base, list(features.names), None)]
+    for name in features.categorical:
+        made += [_with(base, [name], None), _with(base, [name], UNSEEN), _with(base, [name], "")]
+    for name in features.numeric:
+        values = frame[name].to_numpy()
+        known = values[np.isfinite(values)]
+        ends = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+        far = [end * _STRETCH for end in ends]
+        made += [_with(base, [name], value) for value in (None, 0.0, *ends, *far)]
+    return pd.concat(made, ignore_index=True)
+
+
+def _with(base: pd.DataFrame, names: list[str], value: str | float | None) -> pd.DataFrame:
+    changed = base.copy()
+    for name in names:
+        kind = base[name].dtype
+        changed[name] = pd.Series([value] * len(base), index=base.index, dtype=kind)
+    return changed
+
+
+def _refusals(trusted: Predictor, other: Predictor, frame: pd.DataFrame, features: Features) -> int:
+    """Count impossible numbers that one of the two takes."""
+    count = 0
+    for name in features.numeric[:1] + features.numeric[-1:]:
+        for value in _IMPOSSIBLE:
+            asked = columns_of(_with(frame.iloc[:1], [name], value))
+            first, second = _try(trusted, asked), _try(other, asked)
+            if (first is None) != (second is None):
+                count += 1
+            elif first is not None and second is not None:
+                finite = np.isfinite(_numbers(first)).all() == np.isfinite(_numbers(second)).all()
+                count += not finite
+    return count
+
+
+def _try(engine: Predictor, asked: Columns) -> Answer | None:
+    try:
+        with np.errstate(all="ignore"):
+            return engine.answer(asked)
+    except ValueError:
+        return None
+
+
+def _measure(expected: Answer, found: Answer, budget: float) -> tuple[float, int]:
+    differences = _differences(_numbers(expected), _numbers(found))
+    largest = float(differences.max()) / _scale(expected)
+    if expected.probability is None:
+        return largest, 0
+    ranked = np.sort(expected.probability, axis=1)
+    clear = ranked[:, -1] - ranked[:, -2] > budget if ranked.shape[1] > 1 else ranked[:, -1] > 0
+    return largest, int(((expected.predict != found.predict) & clear).sum())
+
+
+def _numbers(answer: Answer) -> npt.NDArray[np.float64]:
+    return answer.predict if answer.probability is None else answer.probability
+
+
+def _differences(
+    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return absolute differences; 0 where both are the same infinity or none, infinite where one is."""
+    if first.shape != second.shape:
+        return np.array([np.inf])
+    same = (first == second) | (np.isnan(first) & np.isnan(second))
+    with np.errstate(invalid="ignore"):
+        return np.where(same, 0.0, np.nan_to_num(np.abs(first - second), nan=np.inf))
+
+
+def _scale(expected: Answer) -> float:
+    """Return what a difference is a share of: 1 for probabilities, else the values' spread."""
+    if expected.probability is not None:
+        return 1.0
+    values = expected.predict[np.isfinite(expected.predict)]
+    return (float(values.std()) if len(values) else 0.0) or 1.0
