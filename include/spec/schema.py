@@ -528,6 +528,8 @@ class Spec(Section):
         monitor, listed = self.monitor, self.ingest.features
         if monitor.performance and not monitor.labels:
             found.append(("monitor.performance", "needs monitor.labels, got none"))
+        if self.deploy.rollout == "ab" and self.deploy.decide == "labels" and not monitor.labels:
+            found.append(("deploy.decide", "labels needs monitor.labels, got none"))
         if "decay" in self.retrain.on and not monitor.performance:
             found.append(("retrain.on", "decay needs monitor.performance, got none"))
         names = (*listed.numeric, *listed.categorical) if listed else None

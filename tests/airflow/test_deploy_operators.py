@@ -15,6 +15,7 @@ from evergreen.operators import deploy, deploy_step, finish
 from evergreen.operators.deploy import PromoteOperator
 from evergreen.operators.deploy_step import StepOperator
 from evergreen.operators.finish import FinishOperator
+from evergreen.operators.reap import CloseRunsOperator
 from evergreen.triggers.hold import HoldTrigger
 
 from include.ledger.ledger import Ledger
@@ -347,6 +348,36 @@ def test_finish_leaves_no_canary_behind(world: World) -> None:
     with pytest.raises(TaskDeferred):  # cleared, it begins again
         world.step()
     assert world.standing.active
+
+
+@pytest.mark.parametrize(
+    ("under_way", "known", "days", "ended"),
+    [
+        (1, 1, 9, False),  # however long it takes
+        (0, 1, 0, True),  # its run is over, `finish` was killed
+        (0, 0, 1, False),  # `./evergreen run` keeps a database of its own
+        (0, 0, 4, True),  # its run was deleted
+    ],
+)
+def test_the_clean_up_ends_what_no_run_looks_after(
+    world: World, under_way: int, known: int, days: int, ended: bool
+) -> None:
+    with pytest.raises(TaskDeferred):
+        world.step()
+
+    def count(*, dag_id: str, run_ids: list[str], states: list[str] | None = None) -> int:
+        assert (dag_id, run_ids) == ("churn__train", ["r"])
+        return under_way if states else known
+
+    made = CloseRunsOperator(task_id="close_runs")
+    made.__dict__["bench"] = world.operator().bench
+    context = world.context() | {"ti": SimpleNamespace(get_dr_count=count)}
+    now = START + timedelta(days=days)
+    made._end_rollout(context, "churn", now, dry=True)
+    assert world.standing.active
+    made._end_rollout(context, "churn", now, dry=False)
+    assert world.standing.active is not ended
+    assert (TAG_ROLLOUT in world.registry.tags) is not ended
 
 
 def test_the_trigger_fires_at_its_moment_and_at_once_when_that_is_past() -> None:

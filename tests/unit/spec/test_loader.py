@@ -95,6 +95,11 @@ retrain: {on: [data, drft], schedule: "99", timezone: Mars/Base}
         ),
         ("validate: {max_age: 1d}", "validate.max_age", "needs ingest.time"),
         (
+            "deploy: {rollout: ab, decide: labels}",
+            "deploy.decide",
+            "labels needs monitor.labels, got none",
+        ),
+        (
             "train: {candidates: [{estimator: os.system}]}",
             "train.candidates[0].estimator",
             "allowed prefix",
