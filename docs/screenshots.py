@@ -45,6 +45,17 @@ def take_serving_docs(page: Page, serving: str, path: Path) -> None:
     )
 
 
+def fill_rollback_form(page: Page, url: str) -> None:
+    page.set_viewport_size({"width": 1100, "height": 900})
+    page.goto(f"{url}/dags/evergreen__rollback")
+    page.get_by_role("button", name="Trigger").first.click()
+    page.wait_for_selector("text=Reason")
+    page.locator("#element_model").click()
+    page.get_by_role("option", name="churn").click()
+    page.locator("#element_version").fill("1")
+    page.locator("#element_reason").fill("Complaints since Tuesday")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -75,6 +86,8 @@ def main() -> None:
         page.wait_for_selector("text=tune")
         page.screenshot(path=options.out / "airflow-run.png")
         take_serving_docs(page, settings.serving, options.out / "serving-docs.png")
+        fill_rollback_form(page, settings.airflow)
+        page.screenshot(path=options.out / "rollback-form.png")
         browser.close()
     for picture in sorted(options.out.glob("*.png")):
         print(picture.relative_to(ROOT))

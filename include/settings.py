@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     serving_cache_mb: int = Field(
         4096, ge=16, description="Disk in MiB for downloaded models; the longest unused go first."
     )
+    access_log: bool = Field(
+        True, description="Whether serving writes a JSON line per request to standard output."
+    )
     code_prefixes: str = Field(
         "", description="Further dotted prefixes a spec may name, separated by commas."
     )

@@ -143,7 +143,6 @@ def make_package(fitted: Fitted, pipeline: Any) -> tuple[Any, str]:
     """Return what the platform's `register` would register, and what it says of the engine."""
     from include.engines.convert import convert
     from include.engines.sample import holdout_sample
-
     from include.registry.package import Package
     from include.store.example import example_frame
     from include.store.features import resolve_features

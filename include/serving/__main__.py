@@ -49,6 +49,7 @@ def serve(settings: Settings, listener: socket.socket, *, replaces: bool = False
     from include.ledger.ledger import Ledger
     from include.registry.gateway import Registry
     from include.serving.access import open_access
+    from include.serving.access_log import AccessLog
     from include.serving.app import create_app
     from include.serving.follower import Follower
     from include.serving.prediction_log import LogLimits
@@ -75,6 +76,7 @@ def serve(settings: Settings, listener: socket.socket, *, replaces: bool = False
         store=open_store(settings.store_uri),
         log_limits=LogLimits(seconds=settings.log_seconds),
         access=open_access(settings),
+        access_log=AccessLog(metrics) if settings.access_log else None,
     )
     config = uvicorn.Config(
         app, log_config=None, access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS

@@ -61,6 +61,7 @@ def create_app(
     status = _Status(lookup, metrics)
     log = PredictionLog(store, metrics, log_limits) if store else None
     predictions = Predictions(metrics, limits, log)
+    metrics.each_refresh(lambda: metrics.show_shares(_shares(follower)))
     labels = Labels(lookup, metrics, limits, store)
 
     @asynccontextmanager
@@ -127,6 +128,12 @@ def create_app(
 async def _in_front(_: Request) -> Response:
     """Stand for a path that `Front` answers: any method but POST is a 405 here."""
     raise HTTPException(404)
+
+
+def _shares(follower: Follower) -> dict[tuple[str, str, str], float]:
+    """Return the share of each rollout by model, version and mode."""
+    rollouts = ((served.name, served.rollout) for served in follower.table.values())
+    return {(name, of.version, of.mode): of.share for name, of in rollouts if of is not None}
 
 
 async def _tick(metrics: Metrics, bodies: Bodies) -> None:

@@ -139,10 +139,10 @@ class Cache:
         if entry is None:
             return None
         folder = self.root / name / entry.folder
-        if not folder.resolve().is_relative_to(self.root.resolve()):
+        if folder.resolve().parent != (self.root / name).resolve():
             raise ModelError(
                 f"{self._entry(name, version)}",
-                f"must lie in the cache, got {entry.folder[:200]!r} for {name} {version}",
+                f"must lie in the cache beside it, got {entry.folder[:200]!r} for {name} {version}",
                 "Delete the file; serving writes it again when MLflow answers.",
             )
         if not folder.is_dir():

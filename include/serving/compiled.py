@@ -80,7 +80,7 @@ class Compiled:
         return None if columns is None else self._request(document, columns, rows)
 
     def _one_row(self, tensors: list[Any]) -> Columns | None:
-        accepted = self._accepted
+        accepted, one = self._accepted, [1]
         columns: Columns = {}
         for tensor in tensors:
             data, shape, name = tensor["data"], tensor["shape"], tensor["name"]
@@ -88,7 +88,7 @@ class Compiled:
             if (
                 type(value) not in accepted[name, tensor["datatype"]]
                 or type(data) is not list
-                or shape != [1]
+                or shape != one
                 or type(shape[0]) is not int
                 or len(tensor) != _FIELDS
             ):

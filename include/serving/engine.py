@@ -6,6 +6,7 @@ hold one while the table moves on to the next version; the last request to finis
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from include.serving.tensors import tensor
 from include.store.inputs import Features
 
 _WARM_UPS = 3
+_FEW = 16  # values
 _BATCH = 64  # rows by which the cost of a further row is measured
 
 
@@ -287,6 +289,8 @@ def _finite(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     Raises:
         RequestError: 422, naming the first row that is not.
     """
+    if values.size <= _FEW and all(map(math.isfinite, values.ravel().tolist())):
+        return values  # of one row this takes 1 us; NumPy's two calls take 10 in the middle of a request
     sane = np.isfinite(values)
     if sane.all():
         return values

@@ -138,6 +138,10 @@ class PredictionLog:
                 continue
             for model, table in tables:
                 self._write(model, table)
+            # What came meanwhile is no full batch yet: written at once it would be a part of a few rows, and the next
+            # one too, for as long as requests come.
+            if self._rows < self._limits.batch_rows and not self._closing.is_set():
+                return
 
     def _next_batch(self) -> list[Entry]:
         batch: list[Entry] = []

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -69,7 +69,7 @@ class Series:
 
 
 class Info:
-    """A gauge that is 1 for the label values that hold, such as a model's champion."""
+    """A gauge of what holds now, such as a model's champion; its label values come and go."""
 
     def __init__(self, gauge: Gauge, shared: bool) -> None:
         self._gauge, self._shared = gauge, shared
@@ -158,12 +158,14 @@ class Metrics:
             mode="livemax",
         )
         self.champion = Info(champion, self.shared)
-        self.rollout_share = self._gauge(
+        share = self._gauge(
             "rollout_share",
             "Share of a model's requests that the challenger takes part in.",
             *("model", "version", "mode"),
             mode="livemax",
         )
+        self.rollout_share = Info(share, self.shared)
+        self._shares: set[tuple[str, str, str]] = set()
         self.registry_up = self._gauge(
             "registry_up", "1 when the last poll of the registry was answered.", mode="livemin"
         )
@@ -203,6 +205,14 @@ class Metrics:
                 self.seconds.labels(model, version, arm),
             )
         return found
+
+    def show_shares(self, shares: Mapping[tuple[str, str, str], float]) -> None:
+        """Set the shares of all rollouts, by model, version and mode."""
+        for gone in self._shares - shares.keys():
+            self.rollout_share.remove(*gone)
+        for labels, share in shares.items():
+            self.rollout_share.labels(*labels).set(share)
+        self._shares = set(shares)
 
     def each_refresh(self, call: Callable[[], None]) -> None:
         """Have gauges set whenever the metrics are handed over."""

@@ -74,7 +74,10 @@ def mlflow_connection(url: str) -> str:
 
 def evergreen_environment(settings: Settings, layout: Layout) -> dict[str, str]:
     """Return the `EVERGREEN_*` variables that give a child the settings of its parent."""
-    values = settings.model_dump(mode="json") | {"home": str(layout.home)}
+    values = settings.model_dump(mode="json") | {
+        "home": str(layout.home),
+        "serving_key": settings.serving_key.get_secret_value(),  # a dump holds asterisks instead
+    }
     return {f"EVERGREEN_{name.upper()}": str(value) for name, value in values.items()}
 
 

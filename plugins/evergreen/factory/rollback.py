@@ -71,7 +71,7 @@ def _dag(dag_id: str, description: str, doc: str) -> DAG:
 
 
 def _model(models: Sequence[str]) -> Param:
-    return Param(type="string", enum=list(models), title="Model", description="Which model.")
+    return Param(type="string", enum=list(models), title="Model")
 
 
 def _version() -> Param:

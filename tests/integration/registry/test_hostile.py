@@ -212,7 +212,7 @@ def test_an_entry_on_disk_that_leads_elsewhere_is_not_followed(
     shutil.copytree(model.folder, tmp_path / "outside")
     entry = cache.root / registered.name / f".entry-{registered.version}.json"
     text = entry.read_text()
-    for target in (str(tmp_path / "outside"), "../outside"):
+    for target in (str(tmp_path / "outside"), "../outside", "../../outside"):
         entry.write_text(re.sub(r'"folder":".*?"', f'"folder":"{target}"', text))
         with pytest.raises(ModelError, match="must lie in the cache"):
             cache.restore(registered.name, registered.version)

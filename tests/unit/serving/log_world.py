@@ -59,7 +59,7 @@ class World:
     def log(self, model: str = "churn") -> list[dict[str, Any]]:
         """The model's log, in the order of arrival."""
         out = self.folder / "log.parquet"
-        copy_window(self.store, model, *ALWAYS, out)
+        copy_window(self.store, model, *ALWAYS, out, shadow=True)
         rows: list[dict[str, Any]] = pq.read_table(out).to_pylist()
         return sorted(rows, key=lambda row: (row["_logged_at"], row["_row"]))
 

@@ -432,6 +432,28 @@ def test_many_small_parts_of_a_day_are_merged_by_their_writer(
     assert len(world.log()) == 24
 
 
+def test_what_comes_while_a_batch_is_written_waits_for_a_batch_of_its_own(
+    world: World, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = Metrics()
+    log = PredictionLog(world.store, metrics, LogLimits(seconds=3600, batch_rows=10))
+    real, writes = prediction_log.write_part, []
+
+    def write(store: Any, model: str, table: Any) -> Any:
+        writes.append(table.num_rows)
+        if len(writes) < 5:
+            log.put(entry(engine, f"late-{len(writes)}", 3))
+        return real(store, model, table)
+
+    monkeypatch.setattr(prediction_log, "write_part", write)
+    log.start()
+    log.put(entry(engine, "first", 10))
+    wait_for(lambda: "written_rows_total 10.0" in page(metrics))
+    log.close()
+    assert writes == [10, 3, 3, 3, 3]  # the later ones only because it was closed
+    assert sum(writes) == len(world.log())
+
+
 def test_nothing_ends_the_writer(
     world: World, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,12 @@ def test_everything_is_kept_in_the_home(environment: dict[str, str], layout: Lay
     assert environment["EVERGREEN_HOME"] == str(layout.home)
 
 
+def test_serving_and_its_clients_get_the_key_itself(layout: Layout) -> None:
+    settings = Settings(home=layout.home, serving_key="0123456789abcdef")
+    environment = stack_environment(settings, layout, Credentials(), {})
+    assert environment["EVERGREEN_SERVING_KEY"] == "0123456789abcdef"
+
+
 def test_another_airflow_has_another_database(settings: Settings, layout: Layout) -> None:
     other = layout.home / "airflow-run"
     environment = stack_environment(settings, layout, Credentials(), {}, airflow_home=other)

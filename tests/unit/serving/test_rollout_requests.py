@@ -1,0 +1,153 @@
+"""Requests while a rollout is on: who answers, what is logged, and that no caller pays for a trial."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from include.registry.rollouts import Rollout
+from include.serving.engine import Engine
+from include.serving.rejection import RequestError
+from include.serving.routing import takes
+from tests.unit.serving.log_world import World
+from tests.unit.serving.registry import wait_for
+
+INFER = "/v2/models/churn/infer"
+
+
+@pytest.fixture
+def world(tmp_path: Path, pipelines: dict[str, Any]) -> World:
+    return World(tmp_path, pipelines)
+
+
+def roll_out(world: World, client: TestClient, mode: Any, share: float = 0.5) -> Rollout:
+    rollout = Rollout("r1", "4", mode, share)
+    world.registry.roll_out("churn", rollout)
+    wanted = f'mode="{mode}",model="churn",version="4"}} {share}'
+    wait_for(lambda: wanted in client.get("/metrics").text)
+    return rollout
+
+
+def ask(client: TestClient, body: dict[str, Any], **more: Any) -> Any:
+    answer = client.post(INFER, json=body | more)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def break_challenger(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    real = Engine.predict
+
+    def predict(self: Engine, columns: Any) -> Any:
+        if self.version == "4":
+            raise error
+        return real(self, columns)
+
+    monkeypatch.setattr(Engine, "predict", predict)
+
+
+@pytest.mark.parametrize("mode", ["canary", "ab"])
+def test_the_challenger_answers_its_share_and_keeps_its_callers(world: World, mode: str) -> None:
+    with world.serve() as client:
+        body = client.get("/v2/models/churn/example").json()
+        rollout = roll_out(world, client, mode)
+        for number in range(40):
+            key = f"customer-{number}"
+            parameters = {"routing_key": key}
+            expected = "4" if takes(key, rollout.id, 0.5) else "3"
+            versions = {ask(client, body, parameters=parameters)["model_version"] for _ in "ab"}
+            assert versions == {expected}
+        named = client.post("/v2/models/churn/versions/3/infer", json=body).json()
+        assert named["model_version"] == "3"
+        page = client.get("/metrics").text
+    arms = Counter((row["_version"], row["_arm"]) for row in world.log())
+    assert set(arms) == {("3", "champion"), ("4", "challenger"), ("3", "version")}
+    assert 'requests_total{arm="challenger",model="churn",route="infer"' in page
+    assert 'request_seconds_count{arm="challenger",model="churn",version="4"}' in page
+
+
+def test_the_key_column_routes_where_all_rows_share_a_key_else_the_id(world: World) -> None:
+    with world.serve() as client:
+        body = client.get("/v2/models/churn/example").json()
+        rollout = roll_out(world, client, "canary")
+        inside = next(f"k{n}" for n in range(99) if takes(f"k{n}", rollout.id, 0.5))
+        outside = next(f"k{n}" for n in range(99) if not takes(f"k{n}", rollout.id, 0.5))
+        for keys, name, version in (
+            ([inside] * 3, outside, "4"),
+            ([outside] * 3, inside, "3"),
+            ([inside, outside, inside], outside, "3"),
+            ([None] * 3, inside, "4"),
+        ):
+            column = {"name": "customer", "shape": [3], "datatype": "BYTES", "data": keys}
+            answer = ask(client, {"inputs": [*body["inputs"], column], "id": name})
+            assert answer["model_version"] == version
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (RequestError(422, "inputs", "must be finite, got nan", "?"), "422 inputs: must be finite"),
+        (ZeroDivisionError("secret"), "500 ZeroDivisionError"),
+    ],
+)
+def test_a_broken_challenger_costs_no_caller_an_error(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception, logged: str
+) -> None:
+    with world.serve() as client:
+        body = client.get("/v2/models/churn/example").json()
+        roll_out(world, client, "canary", share=1.0)
+        break_challenger(monkeypatch, error)
+        assert ask(client, body, id="q")["model_version"] == "3"
+        by_version = client.post("/v2/models/churn/versions/4/infer", json=body)
+        assert by_version.status_code == (422 if isinstance(error, RequestError) else 500)
+        status = by_version.status_code
+        wanted = f'errors_total{{arm="challenger",model="churn",status="{status}",version="4"}} 1.0'
+        assert wanted in client.get("/metrics").text
+    rows = [row for row in world.log() if row["_request_id"] == "q"]
+    said = Counter((row["_version"], row["_arm"], row["_error"]) for row in rows)
+    assert said == {("4", "challenger", logged): 1, ("3", "champion", None): 3}
+
+
+def test_a_callers_fault_is_not_held_against_the_challenger(world: World) -> None:
+    with world.serve() as client:
+        roll_out(world, client, "canary", share=1.0)
+        assert client.post(INFER, json={"inputs": []}).status_code == 400
+    assert {(row["_arm"], row["_error"][:3]) for row in world.log()} == {("champion", "400")}
+
+
+def test_a_shadow_is_logged_and_never_returned(world: World) -> None:
+    with world.serve() as client:
+        body = client.get("/v2/models/churn/example").json()
+        roll_out(world, client, "shadow", share=1.0)
+        for number in range(5):
+            assert ask(client, body, id=str(number))["model_version"] == "3"
+        headers = {"x-evergreen-log": "off"}
+        assert client.post(INFER, json=body, headers=headers).status_code == 200
+        done = 'shadow_rows_total{model="churn",version="4"} 15.0'
+        wait_for(lambda: done in client.get("/metrics").text)
+    rows = world.log()
+    for number in range(5):
+        mine = [row for row in rows if row["_request_id"] == str(number)]
+        by_arm = {row["_arm"]: [r for r in mine if r["_arm"] == row["_arm"]] for row in mine}
+        assert set(by_arm) == {"champion", "shadow"}
+        assert [r["age"] for r in by_arm["shadow"]] == [r["age"] for r in by_arm["champion"]]
+        assert {r["_version"] for r in by_arm["shadow"]} == {"4"}
+        assert by_arm["shadow"][0]["_score"] != by_arm["champion"][0]["_score"]
+    assert len(rows) == 30
+
+
+def test_a_shadow_that_fails_or_lags_costs_no_caller_anything(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with world.serve() as client:
+        body = client.get("/v2/models/churn/example").json()
+        roll_out(world, client, "shadow", share=1.0)
+        break_challenger(monkeypatch, ValueError("secret"))
+        assert ask(client, body, id="q")["model_version"] == "3"
+        done = 'shadow_rows_total{model="churn",version="4"} 3.0'
+        wait_for(lambda: done in client.get("/metrics").text)
+    errors = [(row["_arm"], row["_error"]) for row in world.log() if row["_error"]]
+    assert errors == [("shadow", "500 ValueError")]
