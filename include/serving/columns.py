@@ -13,7 +13,7 @@ from typing import Any
 
 from include.serving.identity import NOBODY, Identity, read_keys, read_times
 from include.serving.rejection import bad, listed, quote, suggest
-from include.store.features import Features
+from include.store.inputs import Features
 
 #: By feature: JSON values as they came, None for missing. Batch callers, who have no JSON, may hold NumPy arrays:
 #: float64 with NaN, objects with None.

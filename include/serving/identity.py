@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote as percent
 
 from include.serving.rejection import bad, quote
-from include.store.features import category_text
+from include.store.inputs import category_text
 
 ID_HEADER = "x-request-id"
 _MAX_ID, _MAX_KEY = 256, 1000
