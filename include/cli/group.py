@@ -34,6 +34,7 @@ COMMANDS = {
     "freeze": "Stop retraining a model.",
     "unfreeze": "Let a frozen model be retrained again.",
     "reproduce": "Build a version again and compare.",
+    "export": "Write a version as files for other devices.",
     "drift": "Compare live predictions with the training data once.",
     "forget": "Remove one entity from logs, labels and refused data.",
     "simulate": "Play days of the simulated world.",

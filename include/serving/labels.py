@@ -28,8 +28,8 @@ from include.serving.replies import as_json
 from include.serving.served import Served
 from include.serving.telemetry import Metrics, log_event
 from include.serving.tensors import read_json
-from include.store.features import category_text
 from include.store.files import Store
+from include.store.inputs import category_text
 from include.store.labels import LABELS, write_labels
 
 _FIX = 'Send {"labels": [{"request_id": ..., "row": 0, "label": ...}, {"key": ..., "time": ..., "label": ...}]}.'

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from include.serving.columns import Columns
 from include.serving.engine import Engine, Prediction
 from include.serving.identity import NOBODY, Identity
-from include.store.features import Features, category_text
+from include.store.inputs import Features, category_text
 from include.store.predictions import PREDICTIONS, prediction_schema
 
 _OBJECT_BYTES = 56  # a text without its characters, as Python keeps it

@@ -20,7 +20,7 @@ from include.registry.runs import pages
 from include.serving.engine import LoadedModel
 from include.serving.served import Wanted
 
-_EXAMPLE = "input_example.json"
+EXAMPLE_FILE = "input_example.json"
 
 
 class RegistrySource:
@@ -72,7 +72,7 @@ class RegistrySource:
             version=version,
             predictor=open_version(fetched.folder, fetched.meta),
             meta=fetched.meta,
-            example=read_example(fetched.folder / _EXAMPLE),
+            example=read_example(fetched.folder / EXAMPLE_FILE),
             folder=fetched.folder,
         )
 
