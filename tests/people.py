@@ -13,6 +13,7 @@ import httpx
 
 from include.deploy.client import ServingClient
 
+_TYPES: dict[str, Any] = {"BOOL": bool, "INT64": int, "FP64": float, "BYTES": str}
 FAR_OUT = 1e6  # a value no training data has
 
 
@@ -21,12 +22,15 @@ class People:
     """People who ask about one customer at a time, without a break.
 
     Attributes:
+        columns: Rows they ask about.
+        far: Feature that has a value far out in every third request.
         answers: Time, status and version of every answer.
     """
 
     serving: str
     model: str
     columns: Mapping[str, list[Any]]
+    far: str = "tenure"
     answers: list[tuple[float, int, str]] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -58,8 +62,10 @@ class People:
         tensors = []
         for tensor in self._inputs:
             value = self.columns[tensor["name"]][row]
-            if far and tensor["name"] == "tenure":
+            if far and tensor["name"] == self.far:
                 value = FAR_OUT
+            if value is not None:
+                value = _TYPES[tensor["datatype"]](value)
             shape = [1, *tensor["shape"][1:]]
             tensors.append(tensor | {"shape": shape, "data": [value]})
         return tensors
