@@ -78,9 +78,14 @@ def answer_question(client: AirflowClient, model: str, run_id: str, option: str)
 
 @dataclass
 class Stack:
-    """One embedded stack in a folder of its own, on ports of its own."""
+    """One embedded stack in a folder of its own, on ports of its own.
+
+    Attributes:
+        code_prefixes: Code of the tests that specs may name.
+    """
 
     home: Path
+    code_prefixes: str = ""
     settings: Settings = field(init=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +104,7 @@ class Stack:
             "MLFLOW_PORT": self.settings.mlflow_port,
             "SERVING_PORT": self.settings.serving_port,
             "TEST_WIRES": self.wires,
+            "CODE_PREFIXES": self.code_prefixes,
         }
         return own | {f"EVERGREEN_{name}": str(value) for name, value in values.items()}
 

@@ -18,6 +18,7 @@ from tests.e2e.stack import Stack, wait_until
 from tests.models import DAYS, example_columns, small_spec, write_days, write_spec
 from tests.people import People
 
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 STEPS = (20, 50)
 DEPLOY = {
     "rollout": "canary",
@@ -53,22 +54,12 @@ class Rolled:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack of its own, which may load the faulty estimators."""
-    with pytest.MonkeyPatch.context() as patch:
-        it = Stack(tmp_path_factory.mktemp("rollouts"))
-        patch.setattr(
-            Stack,
-            "environment",
-            property(
-                lambda self, own=Stack.environment: (
-                    own.fget(self) | {"EVERGREEN_CODE_PREFIXES": "tests.faulty"}
-                )
-            ),
-        )
-        try:
-            it.up()
-            yield it
-        finally:
-            it.down()
+    it = Stack(tmp_path_factory.mktemp("rollouts"), code_prefixes="tests.faulty")
+    try:
+        it.up()
+        yield it
+    finally:
+        it.down()
 
 
 def write(stack: Stack, model: str, estimator: str, **changes: Any) -> Path:
