@@ -45,6 +45,7 @@ def wait_for_replicas(
     version: str,
     *,
     heard: Mapping[str, str],
+    moved: bool,
     check: Callable[[], None],
     clock: Callable[[], datetime],
     sleep: Callable[[float], None],
@@ -57,6 +58,7 @@ def wait_for_replicas(
         name: The model.
         version: Its new champion.
         heard: What `last_words` returned before the champion moved: older reports say nothing.
+        moved: Whether the champion moved just now, which wakes a model that sleeps; else it may go on sleeping.
         check: Called before every look; raises what ends the waiting.
         clock: The time, aware.
         sleep: Waits, in seconds.
@@ -66,18 +68,23 @@ def wait_for_replicas(
     while True:
         check()
         now = clock()
-        said = _ask(ledger.live_replicas(now), name, version, heard)
+        said = _ask(ledger.live_replicas(now), name, version, heard, moved)
         if not said.behind or now >= deadline:
             return said
         sleep(_POLL_SECONDS)
 
 
-def _ask(replicas: list[Replica], name: str, version: str, heard: Mapping[str, str]) -> Replies:
+def _ask(
+    replicas: list[Replica], name: str, version: str, heard: Mapping[str, str], moved: bool
+) -> Replies:
     answering: list[str] = []
     refused: dict[str, str] = {}
     behind: dict[str, str] = {}
     for replica in replicas:
-        model = (replica.state.get("models") or {}).get(name) or {}
+        models = replica.state.get("models") or {}
+        if name not in models and not moved:
+            continue  # asleep: the first request loads what the alias names by then
+        model = models.get(name) or {}
         failure = (model.get("failures") or {}).get(version) or {}
         if heard.get(replica.id) == replica.seen_at:
             behind[replica.id] = "has not reported since"

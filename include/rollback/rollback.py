@@ -146,6 +146,7 @@ def roll_back(ask: Rollback, to: str | None = None) -> RollbackResult:
         ask.name,
         version,
         heard=heard,
+        moved=move.key == ask.key,
         check=lambda: _ensure_newest(ask, move),
         clock=ask.clock,
         sleep=ask.sleep,

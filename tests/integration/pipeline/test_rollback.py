@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,8 @@ from tests.integration.pipeline.world import World
 from tests.models import write_days
 from tests.receivers import Hook, start_hook
 
-pytestmark = pytest.mark.server
+# Two trainings, five runs of forms and four commands, each a process of its own.
+pytestmark = [pytest.mark.server, pytest.mark.timeout(900)]
 FORM = {"model": "back", "reason": "complaints [1]"}
 
 
@@ -54,7 +54,7 @@ def refused(world: World, dag: str, **form: Any) -> str:
     return error
 
 
-def test_the_way_back(world: World, hook: Hook, tmp_path: Path) -> None:
+def test_the_way_back(world: World, hook: Hook) -> None:
     notify = {"notify": {"on": ["rollback"], "to": [hook.url()]}}
     world.add_model("back", **QUICK, **notify)
     assert world.run("back__train").state == "success"
@@ -65,9 +65,7 @@ def test_the_way_back(world: World, hook: Hook, tmp_path: Path) -> None:
 
     said = refused(world, "rollback", to="1")
     assert "must be among model, version, reason, got to" in said
-    assert (
-        "version 99 must be one" in refused(world, "rollback", version="99") or "must exist" in said
-    )
+    assert "must exist in the registry" in refused(world, "rollback", version="99")
     assert find_pin(world.ledger, "back") is None
     assert world.serves("back") == "2"
     assert hook.messages == []

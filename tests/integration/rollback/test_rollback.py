@@ -359,6 +359,17 @@ class TestReplicas:
         result = world.roll_back()
         assert result.replies.answering == ()
 
+    def test_one_where_the_model_sleeps_is_woken_by_a_move_only(self, world):
+        champion = {"champion": None, "loaded": [], "failures": {}}
+        world.add_replica("awake")
+        world.add_replica("sleepy", lambda now: {"champion": now} if now == "2" else champion)
+        assert sorted(world.roll_back().replies.answering) == ["awake", "sleepy"]
+        world.ledger.report_replica("sleepy", {"models": {}}, started_at=NOW, now=world.now)
+        del world.replicas["sleepy"]
+        again = world.roll_back(key="another")
+        assert again.replies.answering == ("awake",)
+        again.require_all()
+
     def test_one_that_dies_meanwhile_counts_no_longer(self, world):
         world.add_replica("good")
         world.add_replica("dying", lambda champion: {"champion": "3"})
