@@ -50,9 +50,9 @@ def prepare(folder: Path, rows: int) -> None:
     import pyarrow as pa
     import pyarrow.csv as pacsv
     import pyarrow.parquet as pq
-    from include.engines.convert import convert
     from sklearn.ensemble import HistGradientBoostingClassifier
 
+    from include.engines.convert import convert
     from include.registry.trust import dump_model
     from include.store.features import model_frame
     from include.store.inputs import Features
