@@ -148,8 +148,8 @@ class Access:
 
     @property
     def known(self) -> bool:
-        """Whether it is known which keys exist; until then nobody is answered."""
-        return self._table is not None
+        """Whether any caller can be answered: until it is known which keys exist, only EVERGREEN_SERVING_KEY works."""
+        return self._table is not None or self._own is not None
 
     @property
     def open(self) -> bool:
