@@ -32,7 +32,6 @@ from include.serving.telemetry import METRICS_TYPE, Metrics
 from include.store.files import Store
 
 SERVER = {"name": "evergreen", "version": "1", "extensions": []}
-PLATFORM = "evergreen_sklearn"
 
 
 def create_app(
@@ -58,7 +57,7 @@ def create_app(
     """
     lookup = Lookup(follower)
     limits = limits or Limits()
-    status = _Status(lookup, metrics)
+    status = _Status(lookup, metrics, access)
     log = PredictionLog(store, metrics, log_limits) if store else None
     predictions = Predictions(metrics, limits, log)
     metrics.each_refresh(lambda: metrics.show_shares(_shares(follower)))
@@ -146,8 +145,9 @@ async def _tick(metrics: Metrics, bodies: Bodies) -> None:
 class _Status:
     """The endpoints that tell what is there."""
 
-    def __init__(self, lookup: Lookup, metrics: Metrics) -> None:
+    def __init__(self, lookup: Lookup, metrics: Metrics, access: Access | None) -> None:
         self._lookup, self._metrics, self._follower = lookup, metrics, lookup.follower
+        self._access = access
 
     async def server(self, _: Request) -> Response:
         return as_json(SERVER)
@@ -156,9 +156,12 @@ class _Status:
         return as_json({"live": True, "ready": self._follower.ready})
 
     async def server_ready(self, _: Request) -> Response:
-        ready = self._follower.ready
+        known = self._access is None or self._access.known
+        ready = self._follower.ready and known
         body: dict[str, Any] = {"live": True, "ready": ready}
-        if not ready:
+        if not known:
+            body["error"] = "serving: must know its API keys, got no ledger. Try again shortly."
+        elif not ready:
             reason = self._follower.registry_error or "models are being loaded"
             body["error"] = f"serving: must load its models first, got {reason}. Try again shortly."
         return as_json(body, 200 if ready else 503)
@@ -172,7 +175,7 @@ class _Status:
         return as_json({"models": [self._lookup.state(served) for served in seen]})
 
     async def metadata(self, request: Request) -> Response:
-        served = await self._lookup.loaded(request.path_params["name"])
+        served = await self._lookup.loaded(request.path_params["name"], caller_of(request.scope))
         version = request.path_params.get("version")
         engine = served.engine(version) if version else next(iter(served.engines), None)
         if engine is None:
@@ -181,17 +184,17 @@ class _Status:
             {
                 "name": served.name,
                 "versions": [each.version for each in served.engines],
-                "platform": PLATFORM,
+                "platform": engine.platform,
                 "inputs": engine.input_metadata(),
                 "outputs": engine.output_metadata(),
                 "parameters": self._lookup.state(served)
-                | {"version": engine.version, "task": engine.task}
+                | {"version": engine.version, "task": engine.task, "engine": engine.kind}
                 | {"key": engine.schema.key, "time": engine.schema.time},
             }
         )
 
     async def ready(self, request: Request) -> Response:
-        served = await self._lookup.loaded(request.path_params["name"])
+        served = await self._lookup.loaded(request.path_params["name"], caller_of(request.scope))
         version = request.path_params.get("version")
         engine = served.engine(version)
         body: dict[str, Any] = {"name": served.name, "ready": engine is not None}

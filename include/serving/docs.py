@@ -56,7 +56,7 @@ class Docs:
         caller, name = caller_of(request.scope), request.query_params.get("model")
         if name:
             caller.check(name)
-            models = [await self._lookup.loaded(name)]
+            models = [await self._lookup.loaded(name, caller)]
         else:
             table = self._lookup.follower.table
             models = [served for served in table.values() if caller.sees(served.name)]

@@ -20,6 +20,7 @@ from fastapi import Request, Response
 from include.errors import EvergreenError
 from include.serving.bodies import JSON, check_media, read_body
 from include.serving.engine import Engine
+from include.serving.guard import caller_of
 from include.serving.identity import check_days, read_key, read_time, request_id
 from include.serving.limits import Limits
 from include.serving.lookup import Lookup, not_answering
@@ -66,7 +67,9 @@ class Labels:
         """Take a batch of labels; once it is answered they are stored."""
         model, status = "", 500
         try:
-            served = await self._lookup.loaded(request.path_params["name"])
+            served = await self._lookup.loaded(
+                request.path_params["name"], caller_of(request.scope)
+            )
             model = served.name
             check_media(request, JSON)
             body = await read_body(request, self._limits.body_bytes)

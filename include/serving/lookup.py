@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import Request
 
+from include.serving.access import ANYBODY, Caller
 from include.serving.engine import Engine
 from include.serving.follower import Follower
 from include.serving.guard import caller_of
@@ -42,19 +43,21 @@ class Lookup:
         """
         name = request.path_params.get("name") or self._only_model(request)
         version = request.path_params.get("version")
-        served = await self.awake(name, version)
+        served = await self.awake(name, version, caller_of(request.scope))
         if served.engine(version) is None:
             raise not_answering(served, version)
         return served
 
-    async def awake(self, name: str, version: str | None = None) -> Served:
+    async def awake(
+        self, name: str, version: str | None = None, caller: Caller = ANYBODY
+    ) -> Served:
         """Return a model by name; one whose version (None: the champion) is on its way into memory is waited for.
 
         Raises:
             RequestError: 404 where it has no alias, 503 while the first models are loading and where too many
                 requests wait already.
         """
-        served = self.served(name)
+        served = self.served(name, caller)
         if not served.is_coming(version):
             return served
         if self._waiting >= _MOST_WAITING:
@@ -75,13 +78,13 @@ class Lookup:
             self._waiting -= 1
         return served
 
-    async def loaded(self, name: str) -> Served:
+    async def loaded(self, name: str, caller: Caller = ANYBODY) -> Served:
         """Return a model by name; one that sleeps is woken first, any other is returned as it stands.
 
         Raises:
             RequestError: As `awake`.
         """
-        served = self.served(name)
+        served = self.served(name, caller)
         return await self.awake(name) if served.asleep else served
 
     async def engine(self, request: Request) -> Engine:
@@ -97,8 +100,8 @@ class Lookup:
             raise not_answering(served, version)
         return engine
 
-    def served(self, name: str) -> Served:
-        """Return a model by name.
+    def served(self, name: str, caller: Caller = ANYBODY) -> Served:
+        """Return a model by name; the error names others only where the caller may know of them.
 
         Raises:
             RequestError: 404 where it has no alias, 503 while the first models are loading.
@@ -114,9 +117,10 @@ class Lookup:
                 "must load its models first, and is still at it",
                 "Try again shortly.",
             )
-        known = f"Served are {listed(table)}." if table else "No model has a champion yet."
+        others = [other for other in table if caller.sees(other)]
+        known = f"Served are {listed(others)}." if others else "No model has a champion yet."
         raise RequestError(
-            404, "model", f"must be one that is served, got {suggest(name, table)}", known
+            404, "model", f"must be one that is served, got {suggest(name, others)}", known
         )
 
     def _only_model(self, request: Request) -> str:

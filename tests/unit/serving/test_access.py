@@ -281,9 +281,25 @@ def test_scopes(door: Any) -> None:
     assert client.post("/invocations", json=rows, headers=key(part)).status_code == 400
     unknown = client.get("/v2/models/ghost", headers=key(part))
     assert unknown.status_code == 404
+    assert "price" not in unknown.text
     assert client.get("/metrics", headers=key(part)).status_code == 403
     assert client.get("/metrics", headers=key(whole)).status_code == 200
     assert client.get("/v2/models/price", headers=key(whole)).status_code == 200
+
+
+def test_it_is_not_ready_before_it_knows_its_keys(world: World, tmp_path: Path) -> None:
+    world.down = True
+    metrics = Metrics()
+    follower = Follower(MemoryRegistry(tmp_path / "r"), tmp_path / "m", metrics, poll_seconds=0.1)
+    access = world.access()
+    with TestClient(create_app(follower, metrics, access=access)) as client:
+        wait_for(lambda: follower.ready)
+        answer = client.get("/v2/health/ready")
+        assert (answer.status_code, answer.json()["ready"]) == (503, False)
+        assert "must know its API keys" in answer.json()["error"]
+        world.down = False
+        access.refresh()
+        assert client.get("/v2/health/ready").status_code == 200
 
 
 def test_keys_stay_out_of_logs_errors_and_metrics(

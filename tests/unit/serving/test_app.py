@@ -43,7 +43,7 @@ def test_model_metadata(served: TestClient) -> None:
     assert (body["name"], body["versions"], body["platform"]) == (
         "churn",
         ["3", "4"],
-        "evergreen_sklearn",
+        "sklearn_skops",
     )
     assert {"name": "age", "datatype": "FP64", "shape": [-1]} in body["inputs"]
     assert [output["name"] for output in body["outputs"]] == ["predict", "probability"]
