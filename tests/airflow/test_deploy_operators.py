@@ -10,9 +10,16 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped, TaskDeferred
+from airflow.providers.standard.operators import hitl
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    DownstreamTasksSkipped,
+    TaskAwaitingInput,
+    TaskDeferred,
+)
 from evergreen.operators import deploy, deploy_step, finish
 from evergreen.operators.deploy import PromoteOperator
+from evergreen.operators.deploy_decide import AskOperator
 from evergreen.operators.deploy_step import StepOperator
 from evergreen.operators.finish import FinishOperator
 from evergreen.operators.reap import CloseRunsOperator
@@ -334,6 +341,62 @@ def test_nothing_is_promoted_that_no_step_let_pass(world: World) -> None:
         world.resume()
     with pytest.raises(DownstreamTasksSkipped):
         world.operator(PromoteOperator).execute(world.context())
+    assert world.registry.alias == {"champion": "1"}
+
+
+def asked(world: World, monkeypatch: pytest.MonkeyPatch) -> AskOperator:
+    """An ab test at its last step, and the task that asks about it."""
+    with pytest.raises(TaskDeferred):
+        world.step(rules={"rollout": "ab"})
+    world.traffic("1", "champion", 60)
+    world.traffic("2", "challenger", 40)
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **_: None)
+    ask = AskOperator(
+        task_id="decide",
+        model="churn",
+        patience=timedelta(hours=3),
+        data={"run_id": "m", "champion": {"version": "1"}, "fingerprint": "f"},
+        verdict={"verdict": "PROMOTE", "reason": "it is better"},
+        version={"version": "2", "verdict": "PROMOTE"},
+    )
+    ask.step.__dict__["bench"] = world.operator(rules={"rollout": "ab"}).bench
+    return ask
+
+
+def answer(option: str, who: str | None) -> dict[str, Any]:
+    user = {"id": who, "name": who} if who else None
+    return {
+        "chosen_options": [option],
+        "params_input": {},
+        "responded_at": START,
+        "responded_by_user": user,
+    }
+
+
+def test_a_person_sees_the_evidence_and_lets_it_take_over(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = asked(world, monkeypatch)
+    context = world.context() | {"task_instance": SimpleNamespace(id="t")}
+    with pytest.raises(TaskAwaitingInput):
+        ask.execute(context)
+    assert ask.body is not None
+    assert "has answered 10% of the traffic" in ask.body
+    assert "| predictions | 60 | 40 |" in ask.body
+    ask.execute_complete(context, answer("Approve", "ann"))
+    assert world.standing.wish == ("ann", "approved")
+
+
+@pytest.mark.parametrize(("who", "reason"), [("ann", "ann"), (None, "nobody in time")])
+def test_a_no_and_no_answer_send_it_home(
+    world: World, monkeypatch: pytest.MonkeyPatch, who: str | None, reason: str
+) -> None:
+    ask = asked(world, monkeypatch)
+    ask.execute_complete(world.context(), answer("Reject", who))
+    assert (world.standing.outcome, world.standing.reason) == (
+        "STOPPED",
+        f"not approved: {reason}",
+    )
     assert world.registry.alias == {"champion": "1"}
 
 
