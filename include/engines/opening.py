@@ -16,7 +16,7 @@ from include.registry.folder import MODEL_FILE
 from include.store.inputs import Features
 
 # A pipeline's arrays plus the Python objects around them, against its file: measured, see docs/engines.md.
-_PIPELINE_FACTOR, _PIPELINE_BYTES = 2, 200_000
+_PIPELINE_FACTOR, _PIPELINE_BYTES = 1, 200_000
 
 
 def open_version(folder: Path, meta: Mapping[str, Any]) -> Predictor:

@@ -27,5 +27,8 @@ def test_a_shipped_spec_ends_in_a_served_champion(world: World, name: str) -> No
     assert standing["aliases"] == {"champion": "1"}
     assert standing["serves"] == "1"
     assert standing["intact"]
+    (version,) = world.registry.versions(name)
+    assert version.tags["evergreen.engine"] == "onnx", version.tags["evergreen.parity"]
+    assert "max difference" in version.tags["evergreen.parity"]
     assert world.open_runs(name) == []
     world.assert_nothing_half_written(name)
