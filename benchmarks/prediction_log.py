@@ -95,14 +95,15 @@ def serve(store: str, port: int) -> None:
 
     from include.serving.app import create_app
     from include.serving.follower import Follower
+    from include.serving.served import Wanted
     from include.serving.telemetry import Metrics
     from include.store.files import open_store
 
     model = build_model()
 
     class Source:
-        def aliases(self) -> dict[str, dict[str, str]]:
-            return {"bench": {"champion": "1"}}
+        def models(self) -> dict[str, Wanted]:
+            return {"bench": Wanted({"champion": "1"})}
 
         def load(self, name: str, version: str, cache: Path) -> Any:  # noqa: ARG002
             return model
@@ -235,21 +236,15 @@ def write(folder: Path) -> None:
     store = open_store(str(folder / "written"))
     print("\nwriting, entries as requests leave them, 20,000 rows a part:")
     for rows in (1, 100, 10_000):
-        given = columns(rows, seed=3)
-        prediction = engine.predict(given)
-        entries = [
-            Entry(
-                Author.of(engine),
-                "champion",
-                f"{rows}-{n}",
-                1_767_225_600_000_000 + n,
-                1.0,
-                500,
-                {name: values.tolist() for name, values in given.items()},
-                prediction,
+        entries = []
+        for n in range(20_000 // rows):
+            given = {name: values.tolist() for name, values in columns(rows, seed=n).items()}
+            row = tuple(values[0] for values in given.values()) if rows == 1 else given
+            prediction = engine.predict(given) if not entries else entries[0].prediction
+            at = 1_767_225_600_000_000 + n
+            entries.append(
+                Entry(Author.of(engine), "champion", f"{rows}-{n}", at, 1.0, 500, row, prediction)
             )
-            for n in range(20_000 // rows)
-        ]
         started = time.perf_counter()
         ((_, table),) = to_tables(entries)
         built = time.perf_counter()
