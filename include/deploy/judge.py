@@ -83,10 +83,9 @@ def judge(
     verdict = max((f.verdict for f in findings), key=lambda v: _RANK[v])
     reason = "; ".join(f.text for f in findings if f.verdict == verdict)
     if verdict == "WAIT" and age >= rules.patience:
-        hours = rules.patience.total_seconds() / 3600
-        return Judgement(
-            "STOP", f"undecided after {hours:g} h (deploy.patience): {reason}", numbers
-        )
+        seconds = rules.patience.total_seconds()
+        span = f"{seconds / 3600:g} h" if seconds >= 3600 else f"{seconds:g} s"
+        return Judgement("STOP", f"undecided after {span} (deploy.patience): {reason}", numbers)
     return Judgement(verdict, reason, numbers)
 
 
