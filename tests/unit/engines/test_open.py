@@ -116,6 +116,7 @@ def test_a_changed_file_is_refused(
 FRESH = """
 import sys
 from pathlib import Path
+import include.serving.app
 from include.serving.cache import Cache
 from include.serving.engine import build_engine
 engine = build_engine(Cache(Path(sys.argv[1])).restore("m", "1"))
