@@ -33,7 +33,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.serving_peers import report  # noqa: E402
+from benchmarks.serving_peers import page, report  # noqa: E402
 from benchmarks.serving_peers.environments import InstallError  # noqa: E402
 from benchmarks.serving_peers.load import (  # noqa: E402
     LOAD_CORE,
@@ -194,7 +194,14 @@ def ask(server: Server, model: Model, line: Line, seconds: int) -> Load:
     """Measure one server."""
     url = server.url + server.side.path(model, line.rows)
     bodies = server.bodies[line.rows]
-    return measure(server.process.pid, url, bodies, connections=line.connections, seconds=seconds)
+    return measure(
+        server.process.pid,
+        url,
+        bodies,
+        connections=line.connections,
+        seconds=seconds,
+        quiet=server.side.quiet,
+    )
 
 
 def time_alone(server: Server, model: Model) -> None:
@@ -288,7 +295,7 @@ def main() -> None:
     text = report.tables(results, sides, noted)
     print(f"\n{text}")
     if options.write:
-        report.write(ROOT / "docs", text, results, sides)
+        page.write(ROOT / "docs", text, results, sides)
     if any(load.errors for loads in results.values() for load in loads):
         sys.exit("errors: must be 0, see above.")
 

@@ -49,7 +49,9 @@ def check_tools() -> None:
         sys.exit("cores: must have cores 0 and 1, one for the server and one for the load.")
 
 
-def measure(server: int, url: str, bodies: Path, *, connections: int, seconds: int) -> Load:
+def measure(
+    server: int, url: str, bodies: Path, *, connections: int, seconds: int, quiet: float
+) -> Load:
     """Ask for `seconds`, over kept connections, each sending its next request when it has the answer.
 
     Args:
@@ -58,6 +60,7 @@ def measure(server: int, url: str, bodies: Path, *, connections: int, seconds: i
         bodies: File of request bodies, one a line, sent in turn.
         connections: Requests under way at any time.
         seconds: How long; whole seconds, `wrk` knows no others.
+        quiet: Seconds without work after which the server has done what it put off.
     """
     command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
     command += ["--timeout", "30s", "-s", str(_LUA), url]
@@ -70,9 +73,7 @@ def measure(server: int, url: str, bodies: Path, *, connections: int, seconds: i
         check=True,
     )
     said = json.loads(done.stdout.splitlines()[-1])
-    settle(
-        server
-    )  # what was still being computed when `wrk` left belongs to this server, not to the next
+    settle(server, quiet)  # what it still had to do belongs to it, not to the next
     count = max(said["requests"], 1)
     return Load(
         rate=said["requests"] / (said["duration"] / 1e6),
@@ -83,15 +84,15 @@ def measure(server: int, url: str, bodies: Path, *, connections: int, seconds: i
     )
 
 
-def settle(server: int, patience: float = 10.0) -> None:
-    """Return when the server has been idle for a moment, or after `patience` seconds."""
+def settle(server: int, quiet: float, patience: float = 10.0) -> None:
+    """Return when the server has been idle for `quiet` seconds, or after `patience`."""
     until = time.monotonic() + patience
-    spent = cpu_seconds(server)
-    while time.monotonic() < until:
-        time.sleep(0.06)
+    spent, since = cpu_seconds(server), time.monotonic()
+    while time.monotonic() < min(until, since + quiet):
+        time.sleep(0.05)
         now = cpu_seconds(server)
-        if now - spent <= 0.01:
-            return
+        if now - spent > 0.01:
+            since = time.monotonic()
         spent = now
 
 
