@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from include.engines.boosters import booster_of, loaded_estimators
 from include.engines.session import INPUT, PROBABILITY, VALUE
-from include.engines.trees import ML_OPSET, forest_of
+from include.engines.trees import ML_OPSET, raw_of
 from include.engines.unsupported import Unsupported
 
 OPSET, ML = 18, "ai.onnx.ml"
@@ -24,6 +25,7 @@ _TREES = (
     "HistGradientBoosting",
     "RandomForest",
 )
+_CLASSIFIER_OPTIONS = {"zipmap": [False], "nocl": [True, False], "output_class_labels": [False]}
 
 
 def estimator_graph(estimator: Any, width: int) -> Any:
@@ -102,56 +104,52 @@ def _replace_converters() -> None:
         calculate_linear_regressor_output_shapes,
     )
 
-    for family in _TREES:
-        home = sklearn.tree if family in ("DecisionTree", "ExtraTree") else sklearn.ensemble
-        for ending, shapes, convert, options in (
-            (
-                "Classifier",
-                calculate_linear_classifier_output_shapes,
-                _classifier,
-                {"zipmap": [False], "nocl": [True, False], "output_class_labels": [False]},
-            ),
-            ("Regressor", calculate_linear_regressor_output_shapes, _regressor, None),
-        ):
-            kind = getattr(home, family + ending)
-            alias = f"Evergreen{family}{ending}"
-            update_registered_converter(kind, alias, shapes, convert, options=options)
+    kinds = [
+        getattr(home, family + ending)
+        for family in _TREES
+        for home in [sklearn.tree if family in ("DecisionTree", "ExtraTree") else sklearn.ensemble]
+        for ending in ("Classifier", "Regressor")
+    ]
+    for kind in (*kinds, *loaded_estimators()):
+        alias = f"Evergreen{kind.__name__}"
+        if kind.__name__.endswith("Classifier"):
+            shapes, options = calculate_linear_classifier_output_shapes, _CLASSIFIER_OPTIONS
+            update_registered_converter(kind, alias, shapes, _classifier, options=options)
+        else:
+            shapes = calculate_linear_regressor_output_shapes
+            update_registered_converter(kind, alias, shapes, _regressor)
 
 
-def _raw(scope: Any, operator: Any, container: Any) -> tuple[str, int]:
-    """Write the sum of the trees; return its name and its number of columns."""
-    forest, base, single = forest_of(operator.raw_operator)
-    given, write = operator.inputs[0].full_name, _Writer(scope, container)
-    if single:
-        given = write(
-            "Cast", [given], to=1
-        )  # scikit-learn's own trees round their input to float32
-    given = write("Cast", [given], to=11)
-    total = write("TreeEnsemble", [given], domain=ML, **forest.attributes())
-    return write("Add", [total, write.constant(base)]), forest.targets
+def _raw(operator: Any, write: _Writer) -> tuple[str, str]:
+    """Write what the trees say before the link; return its name and the link."""
+    raw = booster_of(operator.raw_operator) or raw_of(operator.raw_operator)
+    given = operator.inputs[0].full_name
+    if raw.single:
+        given = write("Cast", [given], to=1)
+    if not raw.sums_single:
+        given = write("Cast", [given], to=11)
+    trees = raw.forest.attributes(np.float32 if raw.sums_single else np.float64)
+    total = write("TreeEnsemble", [given], domain=ML, **trees)
+    if raw.sums_single:
+        total = write("Cast", [total], to=11)
+    if raw.scale != 1.0:
+        total = write("Mul", [total, write.constant(np.array([raw.scale]))])
+    return total, raw.link
 
 
 def _regressor(scope: Any, operator: Any, container: Any) -> None:
-    raw, _ = _raw(scope, operator, container)
-    link = getattr(getattr(operator.raw_operator, "_loss", None), "link", None)
-    kind = type(link).__name__ if link is not None else "IdentityLink"
-    if kind not in ("IdentityLink", "LogLink"):
-        raise Unsupported(f"the link {kind}")
-    container.add_node(
-        "Exp" if kind == "LogLink" else "Identity", [raw], [operator.outputs[0].full_name]
-    )
+    raw, link = _raw(operator, _Writer(scope, container))
+    kind = "Exp" if link == "exp" else "Identity"
+    container.add_node(kind, [raw], [operator.outputs[0].full_name])
 
 
 def _classifier(scope: Any, operator: Any, container: Any) -> None:
     estimator, write = operator.raw_operator, _Writer(scope, container)
-    raw, targets = _raw(scope, operator, container)
-    if not hasattr(estimator, "_loss"):  # leaves hold shares of classes
-        probability = raw
-    elif targets > 1:
+    raw, link = _raw(operator, write)
+    probability = raw  # identity: leaves hold shares of classes
+    if link == "softmax":
         probability = write("Softmax", [raw], axis=1)
-    else:
-        if type(estimator._loss).__name__ == "ExponentialLoss":
-            raw = write("Mul", [raw, write.constant(np.array([2.0]))])
+    elif link == "sigmoid":
         positive = write("Sigmoid", [raw])
         negative = write("Sub", [write.constant(np.array([1.0])), positive])
         probability = write("Concat", [negative, positive], axis=1)

@@ -84,8 +84,16 @@ class Forest:
         self.false_ids.append(false[0])
         self.false_leafs.append(false[1])
 
-    def attributes(self) -> dict[str, Any]:
-        """Return the operator's attributes."""
+    @classmethod
+    def from_base(cls, base: npt.NDArray[np.float64]) -> Forest:
+        """Begin with a number per target, shape (targets,), as trees of one leaf: boosting adds its trees to it."""
+        forest = cls(len(base))
+        for target, value in enumerate(base.tolist()):
+            forest.add(_stump(value), target)
+        return forest
+
+    def attributes(self, dtype: type = np.float64) -> dict[str, Any]:
+        """Return the operator's attributes, for input, thresholds and sums of one type."""
         from onnx import numpy_helper
 
         modes = np.full(len(self.features), _LESS_OR_EQUAL, dtype=np.uint8)
@@ -96,14 +104,14 @@ class Forest:
             "tree_roots": self.roots,
             "nodes_modes": numpy_helper.from_array(modes, "modes"),
             "nodes_featureids": self.features,
-            "nodes_splits": numpy_helper.from_array(np.array(self.splits), "splits"),
+            "nodes_splits": numpy_helper.from_array(np.array(self.splits, dtype), "splits"),
             "nodes_missing_value_tracks_true": self.missing_true,
             "nodes_truenodeids": self.true_ids,
             "nodes_trueleafs": self.true_leafs,
             "nodes_falsenodeids": self.false_ids,
             "nodes_falseleafs": self.false_leafs,
             "leaf_targetids": self.leaf_targets,
-            "leaf_weights": numpy_helper.from_array(np.array(self.leaf_weights), "weights"),
+            "leaf_weights": numpy_helper.from_array(np.array(self.leaf_weights, dtype), "weights"),
         }
 
 
@@ -120,32 +128,63 @@ class Tree:
     values: npt.NDArray[np.float64]
 
 
-def forest_of(estimator: Any) -> tuple[Forest, npt.NDArray[np.float64], bool]:
-    """Return the trees of a fitted estimator, what is added to their sum, and whether input is rounded to float32.
+@dataclass(frozen=True)
+class Raw:
+    """What an estimator of trees computes: link(scale * sum of the forest).
 
     Args:
-        estimator: One of scikit-learn's tree estimators; the sum of its forest and of the constant, shape
-            (targets,), is its raw prediction.
+        forest: The trees.
+        single: Whether input is rounded to float32 first.
+        sums_single: Whether it also adds in float32: every sum is rounded, in the order of the trees.
+        link: identity, exp, sigmoid (of two classes, the second) or softmax.
+        scale: See above.
+    """
+
+    forest: Forest
+    single: bool
+    sums_single: bool = False
+    link: str = "identity"
+    scale: float = 1.0
+
+
+_LINKS = {"IdentityLink": "identity", "LogLink": "exp"}
+
+
+def raw_of(estimator: Any) -> Raw:
+    """Return what one of scikit-learn's fitted tree estimators computes.
 
     Raises:
-        Unsupported: It holds something that is no plain tree.
+        Unsupported: It holds something that is no plain tree, or has a link that is not known here.
     """
     kind = type(estimator).__name__
-    if kind.startswith("HistGradientBoosting"):
-        return (*_histogram(estimator), False)
-    if kind.startswith("GradientBoosting"):
-        return (*_boosted(estimator), True)
+    boosted = kind.partition("GradientBoosting")
+    if boosted[1]:
+        hist = boosted[0] == "Hist"
+        forest = _histogram(estimator) if hist else _boosted(estimator)
+        loss, link = estimator._loss, "sigmoid" if forest.targets == 1 else "softmax"
+        if boosted[2] == "Regressor":
+            name = type(loss.link).__name__
+            if name not in _LINKS:
+                raise Unsupported(f"the link {name}")
+            link = _LINKS[name]
+        scale = 2.0 if type(loss).__name__ == "ExponentialLoss" else 1.0
+        return Raw(forest, not hist, link=link, scale=scale)
     trees = getattr(estimator, "estimators_", None) or [estimator]
     values = [_tree(tree.tree_, _leaves(tree) / len(trees)) for tree in trees]
     forest = Forest(values[0].values.shape[1])
     for tree in values:
         forest.add(tree)
-    return forest, np.zeros(forest.targets), True
+    return Raw(forest, single=True)
 
 
-def _histogram(estimator: Any) -> tuple[Forest, npt.NDArray[np.float64]]:
-    base = np.ravel(estimator._baseline_prediction).astype(np.float64)
-    forest = Forest(len(base))
+def _stump(value: float) -> Tree:
+    none = np.zeros(1, dtype=np.int64)
+    leaf = np.ones(1, dtype=np.bool_)
+    return Tree(leaf, none, np.zeros(1), none, none, none, np.array([[value]]))
+
+
+def _histogram(estimator: Any) -> Forest:
+    forest = Forest.from_base(np.ravel(estimator._baseline_prediction).astype(np.float64))
     for group in estimator._predictors:
         for target, predictor in enumerate(group):
             nodes = predictor.nodes
@@ -163,19 +202,19 @@ def _histogram(estimator: Any) -> tuple[Forest, npt.NDArray[np.float64]]:
                 ),
                 target,
             )
-    return forest, base
+    return forest
 
 
-def _boosted(estimator: Any) -> tuple[Forest, npt.NDArray[np.float64]]:
+def _boosted(estimator: Any) -> Forest:
     if estimator.init_ != "zero" and not type(estimator.init_).__name__.startswith("Dummy"):
         raise Unsupported("gradient boosting that starts from another estimator")
     base = np.ravel(estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_))))
-    forest = Forest(len(base))
+    forest = Forest.from_base(base.astype(np.float64))
     for group in estimator.estimators_:
         for target, tree in enumerate(group):
             values = tree.tree_.value[:, 0, :] * estimator.learning_rate
             forest.add(_tree(tree.tree_, values), target)
-    return forest, base.astype(np.float64)
+    return forest
 
 
 def _leaves(tree: Any) -> npt.NDArray[np.float64]:
