@@ -30,6 +30,7 @@ from include.serving.rejection import RequestError
 from include.serving.served import Served
 from include.serving.shadow import Copy, Shadow
 from include.serving.telemetry import Metrics
+from include.serving.trials import Trials
 
 __all__ = ["Answer", "Call", "Limits", "Predictions"]
 _LARGE = 64 * 1024  # bytes of a body that is read in a thread: about a millisecond
@@ -54,6 +55,7 @@ class Call:
         arrived: When it came, seconds since 1970.
         started: Clock reading when the whole body was there, seconds.
         body: The body.
+        tried: Seconds that went to a challenger which failed: they are not the champion's.
     """
 
     form: Form
@@ -65,6 +67,7 @@ class Call:
     arrived: float
     started: float = 0.0
     body: bytes = b""
+    tried: float = 0.0
 
     @property
     def arm(self) -> str:
@@ -108,11 +111,13 @@ class Predictions:
         self.shelf = Shelf(
             lambda model: Batcher(self._pool, width, limits.batch_rows, metrics, model)
         )
+        self._trials = Trials(metrics, limits, width)
         self._shadow = Shadow(log, metrics, limits.shadow_rows) if log else None
         metrics.each_refresh(lambda: metrics.pending.set(self.doors.inside))
 
     def close(self) -> None:
         """Finish what was accepted, then end the threads."""
+        self._trials.close()
         self._pool.shutdown(wait=True)
         if self._shadow:
             self._shadow.close()
@@ -136,6 +141,7 @@ class Predictions:
             answer = await self._tried(call, part.engine, asked, named)
             if answer is not None:
                 return answer
+            call.tried = time.perf_counter() - call.started
         answer = await self._by(call, version, engine, call.arm, asked, named)
         if part is not None and part.shadow and call.logged and self._shadow is not None:
             self._shadow.put(self._copy(call, part.engine, asked, named))
@@ -145,11 +151,13 @@ class Predictions:
         self, call: Call, version: Prepared, engine: Engine, arm: str, asked: Asked, named: str
     ) -> Answer:
         """Have one version answer."""
-        if version.expected_ms(asked.rows) <= self.limits.inline_ms:
+        if arm is CHALLENGER:  # nobody knows yet how long it takes: never on the event loop
+            prediction = await self._trials.predict(engine, asked, call.started)
+        elif version.expected_ms(asked.rows) <= self.limits.inline_ms:
             prediction = engine.predict(asked.columns)
         else:
             prediction = await self._elsewhere(call, version, engine, asked)
-        spent = time.perf_counter() - call.started
+        spent = time.perf_counter() - call.started - call.tried
         data = call.form.write(engine, asked, prediction, named)
         if self._log is not None and call.logged:
             self._log.put(
@@ -208,8 +216,7 @@ class Predictions:
                 asked = call.form.read(call.body, version, self.limits.rows)
             return await self._by(call, version, engine, CHALLENGER, asked, named)
         except RequestError as error:
-            if error.status not in _UNSEEN:
-                self._refused(call, engine, CHALLENGER, error.status, _brief(error), named)
+            self._refused(call, engine, CHALLENGER, error.status, _brief(error), named)
         except Exception as error:  # noqa: BLE001  whatever an estimator raises
             self._refused(call, engine, CHALLENGER, 500, type(error).__name__, named)
         return None
@@ -240,9 +247,9 @@ class Predictions:
         named: str | None = None,
     ) -> None:
         self.metrics.errors.labels(engine.model.name, engine.version, arm, str(status)).inc()
-        if self._log is None or not call.logged:
+        if self._log is None or not call.logged or status in _UNSEEN:
             return
-        spent = time.perf_counter() - call.started if call.started else 0.0
+        spent = time.perf_counter() - call.started - call.tried if call.started else 0.0
         self._log.put(
             Entry(
                 author=Author.of(engine),

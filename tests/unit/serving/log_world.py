@@ -40,7 +40,9 @@ class World:
         self.store: Store = open_store(str(folder / "store"))
 
     @contextmanager
-    def serve(self, store: Any = None, **limits: Any) -> Iterator[TestClient]:
+    def serve(
+        self, store: Any = None, requests: Limits | None = None, **limits: Any
+    ) -> Iterator[TestClient]:
         """Serve; leaving writes what is waiting."""
         metrics = Metrics()
         follower = Follower(self.registry, self.folder / "cache", metrics, poll_seconds=0.1)
@@ -48,7 +50,7 @@ class World:
         app = create_app(
             follower,
             metrics,
-            limits=Limits(rows=500),
+            limits=requests or Limits(rows=500),
             store=store or self.store,
             log_limits=LogLimits(**options),
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from include.registry.rollouts import Rollout
+from include.serving import trials
 from include.serving.engine import Engine
+from include.serving.limits import Limits
 from include.serving.rejection import RequestError
 from include.serving.routing import takes
 from tests.unit.serving.log_world import World
@@ -109,6 +114,98 @@ def test_a_broken_challenger_costs_no_caller_an_error(
     rows = [row for row in world.log() if row["_request_id"] == "q"]
     said = Counter((row["_version"], row["_arm"], row["_error"]) for row in rows)
     assert said == {("4", "challenger", logged): 1, ("3", "champion", None): 3}
+
+
+@pytest.mark.parametrize("inline_ms", [0.0, 2.0])
+def test_a_challenger_that_hangs_costs_no_caller_an_error(
+    world: World, monkeypatch: pytest.MonkeyPatch, inline_ms: float
+) -> None:
+    monkeypatch.setattr(trials, "_PLACES", 4)
+    limits = Limits(seconds=1.0, threads=2, inline_ms=inline_ms, model_pending=12)
+    go_on, real = threading.Event(), Engine.predict
+
+    def predict(self: Engine, columns: Any) -> Any:
+        if self.version == "4":
+            go_on.wait(20)
+        return real(self, columns)
+
+    with world.serve(requests=limits) as client, ThreadPoolExecutor(8) as callers:
+        body = client.get("/v2/models/churn/example").json()
+        price = client.get("/v2/models/price/example").json()
+        rollout = roll_out(world, client, "canary", share=0.1)
+        monkeypatch.setattr(Engine, "predict", predict)
+        inside = [key for key in map(str, range(999)) if takes(key, rollout.id, 0.1)]
+        asked = [*inside[:8], *map(str, range(100)), *inside[8:12]]
+
+        def one(key: str) -> tuple[int, Any]:
+            answer = client.post(INFER, json=body | {"parameters": {"routing_key": key}})
+            return answer.status_code, answer.json().get("model_version")
+
+        answers = callers.map(one, asked)
+        assert client.post("/v2/models/price/infer", json=price).status_code == 200
+        assert Counter(answers) == {(200, "3"): len(asked)}
+        page = client.get("/metrics").text
+        go_on.set()
+        wait_for(lambda: one(inside[0]) == (200, "4"))
+    assert 'errors_total{arm="challenger",model="churn",status="504",version="4"}' in page
+    assert 'errors_total{arm="champion"' not in page
+    rows = world.log()
+    failed = [row for row in rows if row["_error"]]
+    assert (
+        len(failed) >= 5
+    )  # once places are taken by what it does not get to, that is its failure, too
+    assert {(row["_arm"], row["_version"]) for row in failed} == {("challenger", "4")}
+    assert all(row["_error"].startswith("504 challenger: must answer within") for row in failed)
+    champion = [row["_latency_ms"] for row in rows if row["_arm"] == "champion"]
+    assert max(champion) < 400  # half a second with the challenger is not its own
+
+
+def test_a_busy_challenger_is_not_asked_and_that_is_no_failure(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "_PLACES", 1)
+    entered, go_on, real = threading.Event(), threading.Event(), Engine.predict
+
+    def predict(self: Engine, columns: Any) -> Any:
+        if self.version == "4":
+            entered.set()
+            go_on.wait(4)
+        return real(self, columns)
+
+    with world.serve() as client, ThreadPoolExecutor(1) as other:
+        body = client.get("/v2/models/churn/example").json()
+        roll_out(world, client, "canary", share=1.0)
+        monkeypatch.setattr(Engine, "predict", predict)
+        first = other.submit(ask, client, body)
+        assert entered.wait(10)
+        assert ask(client, body)["model_version"] == "3"
+        go_on.set()
+        assert first.result()["model_version"] == "4"
+        wanted = 'errors_total{arm="challenger",model="churn",status="503",version="4"} 1.0'
+        assert wanted in client.get("/metrics").text
+    said = {(row["_arm"], row["_error"]) for row in world.log()}
+    assert said == {("champion", None), ("challenger", None)}
+
+
+def test_the_champions_clock_starts_when_it_is_asked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Engine.predict
+
+    def predict(self: Engine, columns: Any) -> Any:
+        if self.version == "4":
+            time.sleep(0.5)  # what is measured
+            raise ValueError
+        return real(self, columns)
+
+    with world.serve() as client:
+        body = client.get("/v2/models/churn/example").json()
+        roll_out(world, client, "canary", share=1.0)
+        monkeypatch.setattr(Engine, "predict", predict)
+        assert ask(client, body)["model_version"] == "3"
+    spent = {row["_arm"]: row["_latency_ms"] for row in world.log()}
+    assert spent["challenger"] >= 500
+    assert spent["champion"] < 400
 
 
 def test_a_callers_fault_is_not_held_against_the_challenger(world: World) -> None:
