@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,8 @@ def test_what_is_wrong_is_said(request_: Any, message: str) -> None:
         (b"age,member,region,plan\n1,2\n", "row 0: must have 4 values"),
         (b"age,member,region,plan\nold,1,a,1\n", "column 'age': must hold numbers, got 'old'"),
         (b"age,member,region,plan\ninf,1,a,1\n", "column 'age': must hold numbers, got 'inf'"),
-        (b"age,member,region,plan\n1,1,a,x\n", "column 'plan': must hold numbers, got 'x'"),
+        (b"age,member,region,plan\n1,1,a,1.5\n", "column 'plan': must hold whole numbers"),
+        (b"plan,plan\n", "dataframe_split.columns: must differ, got 'plan' twice"),
     ],
 )
 def test_what_is_wrong_with_csv_is_said(text: bytes, message: str) -> None:
@@ -136,3 +138,69 @@ def test_whole_numbers_beyond_a_float_stay_finite() -> None:
         b"age,member,region,plan\n" + b"9" * 300 + b",1,a,1\n", SCHEMA, max_rows=10
     ).columns
     assert np.isfinite(columns["age"]).all()
+
+
+KINDS = Schema(
+    Features((), ("shop", "rate", "member")), {"shop": "int", "rate": "float", "member": "bool"}
+)
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        ("9007199254740993,0.5,true", [9007199254740993, 0.5, True]),
+        ("18446744073709551615,1,0", [18446744073709551615, 1.0, False]),
+        ("-9007199254740993, 2 ,FALSE", [-9007199254740993, 2.0, False]),
+        ("5.0,1e3,1.0", [5.0, 1000.0, True]),
+        ("unknown,none,maybe", ["unknown", "none", "maybe"]),
+        ("1_000,inf,2", ["1_000", "inf", "2"]),
+        (" ,,", [None, None, None]),
+    ],
+)
+def test_categories_in_csv_are_what_json_would_say(cells: str, values: list[Any]) -> None:
+    text = f"shop,rate,member\n{cells}\n".encode()
+    read_from_csv = read_csv(text, KINDS, max_rows=9).columns
+    record = dict(zip(KINDS.names, values, strict=True))
+    body = orjson.dumps({"dataframe_records": [record]})
+    read_from_json = read_invocation(body, KINDS, max_rows=9).columns
+    found = {name: list(column) for name, column in read_from_csv.items()}
+    assert found == {name: list(column) for name, column in read_from_json.items()}
+    assert [type(column[0]) for column in found.values()] == [type(value) for value in values]
+
+
+def test_columns_that_the_model_does_not_know_are_never_built() -> None:
+    tracemalloc.start()
+    try:
+        records = [{f"{i:x}": 1} for i in range(3000)]  # 9 million cells, were they built
+        with pytest.raises(RequestError, match=r"must be 1 to 100, got 3001"):
+            read({"dataframe_records": [*records, RECORDS[0]]})
+        with pytest.raises(RequestError, match=r"missing 'age', .*; unknown '0', '1', '10'"):
+            read({"dataframe_records": records}, max_rows=10_000)
+        columns = read({"dataframe_records": [*records, RECORDS[0]]}, max_rows=10_000)
+        assert list(columns) == NAMES
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+class Counted(str):
+    """A name that counts how often it is compared."""
+
+    compared = 0
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_names_that_are_there_twice_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [Counted(f"c{i % 2000}") for i in range(4000)]
+    request = {"dataframe_split": {"columns": names, "data": []}}
+    monkeypatch.setattr("include.serving.frames.read_json", lambda _: request)
+    Counted.compared = 0
+    with pytest.raises(RequestError, match=r"must differ, got 'c0', .* and 1990 more twice"):
+        read_invocation(b"", SCHEMA, max_rows=10)
+    assert Counted.compared < 200_000
