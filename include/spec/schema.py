@@ -1,7 +1,7 @@
 """The spec: everything a user says about one model, as frozen Pydantic objects.
 
-Owns the names, types, defaults and descriptions. `docs/spec.schema.json` and `docs/spec.md` are generated
-from this module. Light on purpose: Dag files import it.
+Owns the names, types, defaults and descriptions, those of long sections in modules of their own (`deploy`, `monitor`,
+`score`). `docs/spec.schema.json` and `docs/spec.md` are generated from it. Light on purpose: Dag files import it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,40 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from include.spec.deploy import Deploy
 from include.spec.metrics import DEFAULT_PRIMARY, METRICS, Task
+from include.spec.monitor import Drift, Labels, Monitor, Performance, Retrain, Violations
 from include.spec.score import Score
 from include.spec.sources import Section, Source
-from include.spec.values import CodePath, Cron, Duration, Share, TimeZone
+from include.spec.values import CodePath, Duration, Share
+
+__all__ = [
+    "NAME_PATTERN",
+    "Approval",
+    "Candidate",
+    "Deploy",
+    "Drift",
+    "Evaluate",
+    "FeatureLists",
+    "Guardrail",
+    "Ingest",
+    "Labels",
+    "ManualApproval",
+    "Monitor",
+    "Notify",
+    "Performance",
+    "Primary",
+    "Register",
+    "Retrain",
+    "Search",
+    "Slice",
+    "Spec",
+    "Train",
+    "Tune",
+    "Validate",
+    "Violations",
+    "sections_hash",
+]
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,62}$"
 _SHAPING = ("model", "task", "ingest", "validate", "train", "evaluate")
@@ -176,7 +206,7 @@ class Train(Section):
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of everything random.")
 
 
-# --- evaluate, register, deploy -------------------------------------------------------------------------
+# --- evaluate, register ---------------------------------------------------------------------------------
 
 
 class Primary(Section):
@@ -271,161 +301,7 @@ class Register(Section):
     )
 
 
-class Deploy(Section):
-    """How a challenger takes traffic."""
-
-    rollout: Literal["direct", "canary", "shadow", "ab"] = Field(
-        "direct", description="Steps by which a challenger takes over."
-    )
-    steps: tuple[int, ...] = Field(
-        (10, 50),
-        description="Traffic of each step in percent, for canary and ab; an ab test stays at the last one.",
-    )
-    hold: Duration = Field("10m", validate_default=True, description="Shortest time at each step.")
-    patience: Duration = Field(
-        "24h",
-        validate_default=True,
-        description="Longest time a step waits for enough traffic, or an ab test for its decision; "
-        "then the champion stays.",
-    )
-    min_rows: int = Field(
-        200, ge=1, description="Rows the challenger must have answered before a step is judged."
-    )
-    max_error_rate: Share = Field(
-        0.01, description="Highest share of its requests the challenger may fail on."
-    )
-    max_latency_ratio: float = Field(
-        1.5, gt=0, description="Highest latency against the champion's."
-    )
-    max_shift: float = Field(
-        0.5,
-        gt=0,
-        description="Largest difference (PSI) between the challenger's and the champion's live predictions.",
-    )
-    decide: Literal["person", "labels"] = Field(
-        "person",
-        description="Who ends an ab test: a person, or the primary metric on live labels, once its interval "
-        "leaves no doubt.",
-    )
-    timeout: Duration = Field(
-        "2m",
-        validate_default=True,
-        description="Longest wait for serving to answer with the new version.",
-    )
-
-    @field_validator("steps")
-    @classmethod
-    def _rising(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or any(not 0 < s < 100 for s in value) or list(value) != sorted(set(value)):
-            raise ValueError(f"must be rising percentages between 1 and 99, got {list(value)}")
-        return value
-
-
-# --- monitor, retrain, notify ---------------------------------------------------------------------------
-
-
-class Violations(Section):
-    """k of the last n windows must violate."""
-
-    k: int = Field(2, ge=1, description="Windows that must violate.")
-    of: int = Field(3, ge=1, description="Windows looked at.")
-
-    @model_validator(mode="after")
-    def _k_of_n(self) -> Self:
-        if self.k > self.of:
-            raise ValueError(f"k must not exceed of, got {self.k} of {self.of}")
-        return self
-
-
-class Drift(Section):
-    """When live data counts as different."""
-
-    method: Literal["psi", "jensenshannon", "ks", "wasserstein"] = Field(
-        "psi", description="Statistic of numeric features."
-    )
-    warn: float = Field(0.1, gt=0, description="Value that is worth a look.")
-    alert: float = Field(0.2, gt=0, description="Value that counts as drift.")
-    share: Share = Field(
-        0.5, description="Share of drifted features that counts as drift of the whole."
-    )
-    critical: tuple[str, ...] = Field((), description="Features that count on their own.")
-    violations: Violations = Field(
-        default_factory=Violations, description="How often before it matters."
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.warn > self.alert:
-            raise ValueError(f"warn must not exceed alert, got {self.warn} and {self.alert}")
-        return self
-
-
-class Labels(Section):
-    """Ground truth that arrives late."""
-
-    source: Source | None = Field(
-        None,
-        description="Where labels come from: rows of key, time and target; omit when they are posted to serving.",
-    )
-    delay: Duration = Field(
-        "30d", validate_default=True, description="Time after which a label can be expected."
-    )
-    min_coverage: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="Share of a window's predictions that must have a label for them to prove decay.",
-    )
-
-
-class Performance(Section):
-    """When live performance counts as decayed."""
-
-    metric: str = Field(description="Metric to watch.")
-    max_drop: float = Field(
-        gt=0,
-        description="Most it may be worse than on the champion's holdout, in the metric's unit.",
-    )
-    confidence: float = Field(
-        0.95, gt=0.5, lt=1, description="Confidence of the interval that must lie below the limit."
-    )
-
-
-class Monitor(Section):
-    """What the scheduled monitor looks at."""
-
-    schedule: Cron | None = Field(None, description="Cron of the monitor; omit for no monitoring.")
-    window: Duration = Field(
-        "1d", validate_default=True, description="Length of one window of live predictions."
-    )
-    min_rows: int = Field(500, ge=1, description="Fewest rows a window needs to be judged.")
-    drift: Drift = Field(default_factory=Drift, description="Drift of inputs and predictions.")
-    labels: Labels | None = Field(None, description="Late ground truth.")
-    performance: Performance | None = Field(None, description="Decay of the live metric.")
-    keep: Duration = Field(
-        "90d",
-        validate_default=True,
-        description="Age at which logged predictions and labels are removed.",
-    )
-
-
-class Retrain(Section):
-    """When a model is trained again without being asked by hand."""
-
-    schedule: Cron | None = Field(None, description="Cron of nightly retraining; omit for none.")
-    timezone: TimeZone = Field("UTC", description="IANA time zone of `schedule`.")
-    on: tuple[Literal["data", "drift", "decay"], ...] = Field(
-        (), description="Events that ask for a retrain; data: the model's data asset."
-    )
-    cooldown: Duration = Field(
-        "24h",
-        validate_default=True,
-        description="Shortest time between retrains that nobody asked for by hand.",
-    )
-    min_new_rows: int = Field(0, ge=0, description="Fewest new rows since the champion's snapshot.")
-    max_per_week: int = Field(
-        7, ge=1, description="Most retrains in seven days that nobody asked for by hand."
-    )
+# --- notify ----------------------------------------------------------------------------------------------
 
 
 class Notify(Section):

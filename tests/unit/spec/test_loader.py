@@ -192,3 +192,12 @@ def test_hash_moves_with_what_shapes_the_model_only(tmp_path: Path) -> None:
     other = load_spec(write(tmp_path, SMALL + "train: {seed: 7}")).spec_hash
     assert same == base
     assert other != base
+
+
+@pytest.mark.parametrize("hold", ["24h", "2d"])
+def test_a_hold_as_long_as_the_patience_is_refused(tmp_path: Path, hold: str) -> None:
+    """Nothing could ever pass: a step that is not through within its patience is stopped."""
+    found = problems(tmp_path, f"{SMALL}deploy: {{rollout: canary, hold: {hold}}}\n")
+    assert "hold must be shorter than patience" in found["deploy"]
+    longer = f"{SMALL}deploy: {{rollout: canary, hold: {hold}, patience: 3d}}\n"
+    assert load_spec(write(tmp_path, longer)).deploy.patience.days == 3
