@@ -16,6 +16,7 @@ from include.ledger.chain import Event
 from include.ledger.ledger import Ledger
 
 PIN, UNPIN = "pin", "unpin"
+_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -108,15 +109,63 @@ def unpin(
         key: Same for every attempt of this release; an old one, tried again, releases no later pin.
         actor: Who.
         now: The time, aware.
+
+    Raises:
+        ConflictError: Another pin was set while this one was being released: whoever set it knows something new.
     """
     known = ledger.find(name, key)
     if known is not None:
         return known
-    standing = find_pin(ledger, name)
-    if standing is None:
+    meant = find_pin(ledger, name)
+    if meant is None:
         return None
-    payload = {"version": standing.version, "reason": reason}
-    return ledger.record(name, UNPIN, key, payload, actor, now)
+    return release(ledger, name, meant, reason=reason, key=key, actor=actor, now=now)
+
+
+def release(
+    ledger: Ledger,
+    name: str,
+    meant: Pin,
+    *,
+    back_to: Pin | None = None,
+    reason: str,
+    key: str,
+    actor: str,
+    now: datetime,
+) -> Event:
+    """Release this pin and no other one, or put an earlier one back in its place.
+
+    Args:
+        ledger: The ledger.
+        name: The model.
+        meant: The pin.
+        back_to: The one that stands again; None for none.
+        reason: Why, for people.
+        key: Same for every attempt.
+        actor: Who.
+        now: The time, aware.
+
+    Raises:
+        ConflictError: It was released or replaced since, or the chain does not hold still.
+    """
+    kind, payload = UNPIN, {"version": meant.version, "reason": reason}
+    if back_to is not None:
+        kind, payload = PIN, {"version": back_to.version, "reason": back_to.reason}
+    for _ in range(_TRIES):
+        head = ledger.head(name)  # first: whatever is appended after that makes the row fail
+        known = ledger.find(name, key)
+        if known is not None:
+            return known
+        ensure_standing(ledger, name, meant)
+        try:
+            return ledger.record(name, kind, key, payload, actor, now, after=head)
+        except ConflictError:
+            continue  # the chain grew since we looked: look again
+    raise ConflictError(
+        f"Ledger of {name}",
+        f"must stand still for a moment, got {_TRIES} changes in a row",
+        "Try again; if it stays so, look who writes to it.",
+    )
 
 
 def ensure_unpinned(ledger: Ledger, name: str) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from include.errors import ConflictError, ModelError, ServiceError
 from include.registry.moves import MOVES, TRIES, State, Writer
-from include.registry.pins import Pin, ensure_standing, find_pin, pin, pin_before, pin_of, unpin
+from include.registry.pins import Pin, ensure_standing, find_pin, pin, pin_before, pin_of, release
 from include.registry.promotion import bring_back, undo, way_back
 from include.registry.rollouts import current, end, settle
 from include.rollback.replicas import Replies, last_words, wait_for_replicas
@@ -290,12 +290,24 @@ def _release(ask: Rollback, champion: str | None, reason: str, now: datetime) ->
     standing = find_pin(ask.ledger, ask.name)
     if ours is None or standing is None or standing.seq != ours.seq:
         return
-    earlier, who = pin_before(ask.ledger, ask.name, ours), ask.actor
-    if earlier is None or earlier.version != champion:
-        unpin(ask.ledger, ask.name, reason=reason, key=f"{ask.key}/unpin", actor=who, now=now)
-        return
-    key, version = f"{ask.key}/repin", earlier.version
-    pin(ask.ledger, ask.name, version, reason=earlier.reason, key=key, actor=who, now=now)
+    earlier = pin_before(ask.ledger, ask.name, ours)
+    back_to = earlier if earlier is not None and earlier.version == champion else None
+    key = f"{ask.key}/{'unpin' if back_to is None else 'repin'}"
+    try:
+        release(
+            ask.ledger,
+            ask.name,
+            ours,
+            back_to=back_to,
+            reason=reason,
+            key=key,
+            actor=ask.actor,
+            now=now,
+        )
+    except ConflictError:
+        standing = find_pin(ask.ledger, ask.name)
+        if standing is not None and standing.seq == ours.seq:
+            raise  # nobody decided otherwise: the chain did not hold still
 
 
 def _known_pin(ask: Rollback) -> Pin | None:

@@ -56,6 +56,36 @@ def test_a_pin_may_ask_that_nothing_happened_since(ledger, name):
     assert find_pin(ledger, name).version == "1"
 
 
+class Between:
+    """A ledger to which somebody else writes right before our row."""
+
+    def __init__(self, ledger, act):
+        self.ledger, self.act = ledger, act
+
+    def __getattr__(self, name):
+        return getattr(self.ledger, name)
+
+    def record(self, *args, **options):
+        act, self.act = self.act, lambda: None
+        act()
+        return self.ledger.record(*args, **options)
+
+
+def test_a_release_spares_a_pin_that_came_in_between(ledger, name):
+    pin(ledger, name, "3", reason="old", key="p1", **WHO)
+    later = Between(ledger, lambda: pin(ledger, name, "5", reason="worse", key="p2", **WHO))
+    with pytest.raises(ConflictError, match=r"must stay pinned to version 3 .* version 5"):
+        unpin(later, name, reason="mended", key="u1", **WHO)
+    assert find_pin(ledger, name).version == "5"
+
+
+def test_a_release_waits_for_no_other_row(ledger, name):
+    pin(ledger, name, "3", reason="old", key="p1", **WHO)
+    later = Between(ledger, lambda: ledger.record(name, "judgement", "j", {}, "judge", NOW))
+    assert unpin(later, name, reason="mended", key="u1", **WHO).payload["version"] == "3"
+    assert [e.kind for e in ledger.events(name)] == ["pin", "judgement", "unpin"]
+
+
 def test_nothing_is_promoted_while_it_stands(registry, ledger, name, versions):
     move(registry, ledger, name, "1", None)
     pin(ledger, name, "1", reason="complaints.", key="p", **WHO)

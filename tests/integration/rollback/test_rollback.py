@@ -406,6 +406,23 @@ class TestReplicas:
         standing = find_pin(world.ledger, world.name)
         assert (standing.version, standing.reason) == ("3", "audit")
 
+    @pytest.mark.parametrize("earlier", [None, "3"])
+    def test_taken_back_it_leaves_a_pin_that_came_in_between(self, world, earlier):
+        if earlier:
+            pin(world.ledger, world.name, earlier, reason="audit", key="p", **WHO)
+        broken = {"2": {"error": "no such type.", "permanent": True}}
+        world.add_replica("one", lambda champion: {"champion": "3", "failures": broken})
+
+        class Between(Ledger):
+            def record(self, model, kind, key, *args, **options):
+                if key in ("r/unpin", "r/repin") and not self.find(model, "later"):
+                    pin(self, model, "1", reason="bob's", key="later", **WHO)
+                return super().record(model, kind, key, *args, **options)
+
+        with pytest.raises(ModelError, match="The champion is version 3 again"):
+            world.roll_back("2", ledger=Between(str(world.ledger._db.url)))
+        assert find_pin(world.ledger, world.name).reason == "bob's"
+
     @pytest.mark.parametrize("after", [False, True])
     @pytest.mark.parametrize("number", range(6, 11))
     def test_killed_while_it_is_taken_back(self, world, number, after):
