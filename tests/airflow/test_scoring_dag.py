@@ -1,5 +1,7 @@
 """The shape of a scoring Dag, as the spec asks for it, and what parsing it costs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from runpy import run_path
@@ -7,14 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.sdk import CronTriggerTimetable
-from airflow.sdk.exceptions import ParamValidationError
+from airflow.sdk.exceptions import AirflowSkipException, ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 from evergreen.factory.assets import scores_asset
 from evergreen.factory.params import score_params
 from evergreen.factory.scoring import score_dag
-from evergreen.operators.score import due, run_partition
+from evergreen.operators.score import ShadowOperator, due, run_partition
 
 from include.errors import DataError
+from include.ledger.ledger import Ledger
 from include.settings import ROOT
 from include.spec import parameters
 from include.spec.schema import Spec
@@ -127,6 +130,47 @@ def test_the_example_listens_to_what_is_announced() -> None:
     assert dag.schedule == [scores_asset("churn")]
     events = {scores_asset("churn"): [SimpleNamespace(extra={"partition": "2026-03-01"})]}
     assert dag.get_task("use").python_callable(triggering_asset_events=events) == ["2026-03-01"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "version", "asked"),
+    [(None, "", None), ("canary", "2", None), ("shadow", "2", "2"), ("shadow", "1", None)],
+)
+def test_whom_the_shadow_is_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str | None, version: str, asked: object
+) -> None:
+    """The version that the judge pairs, though a later run has nominated another."""
+    ledger, now = Ledger(f"sqlite:///{tmp_path}/ledger.db"), datetime(2026, 3, 1, tzinfo=UTC)
+    if mode:
+        begun = {"action": "begin", "id": "r", "version": version, "mode": mode, "share": 1.0}
+        ledger.record("small", "rollout", "r", {**begun, "champion": "1", "step": -1}, "ann", now)
+    operator = ShadowOperator(
+        task_id="shadow",
+        model="small",
+        scored={"version": "1", "partition": "p", "source": "digest"},
+    )
+    registry = SimpleNamespace(aliases=lambda name: {"champion": "1", "challenger": "3"})
+    operator.__dict__["bench"] = SimpleNamespace(ledger=ledger, registry=registry)
+    opened: list[str] = []
+
+    @contextmanager
+    def open_it(version: str, *_: object) -> Iterator[None]:
+        opened.append(version)
+        yield
+
+    operator.opened = open_it
+    monkeypatch.setattr(
+        "include.score.shadow.shadow",
+        lambda *_, **__: SimpleNamespace(version=version, rows=1, failed=0),
+    )
+    run = {"ti": SimpleNamespace(xcom_push=lambda **_: None)}
+    if asked is None:
+        with pytest.raises(AirflowSkipException):
+            operator.work(run)
+        assert opened == []
+    else:
+        assert operator.work(run)["version"] == asked
+        assert opened == [asked]
 
 
 def test_parsing_is_light_and_only_for_who_asks(tmp_path: Path) -> None:

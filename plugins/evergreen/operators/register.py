@@ -47,7 +47,7 @@ class RegisterOperator(StageOperator):
         self.verdict = verdict
 
     def work(self, context: Context) -> dict[str, Any]:
-        """Register, and nominate the version when it may go on."""
+        """Register, and nominate the version when it may go on; what a backfill made goes nowhere."""
         from include.registry.promotion import nominate
 
         if self.verdict["verdict"] == "REJECT":
@@ -67,7 +67,10 @@ class RegisterOperator(StageOperator):
         version = bench.registry.register(
             package, run_id=run_id, key=self.data["fingerprint"], tags=tags
         )
-        if self.verdict["verdict"] in ("PROMOTE", "NEEDS_APPROVAL"):
+        backfill = (
+            context["dag_run"].run_type.value == "backfill"
+        )  # it is about the past: see `deploy`
+        if self.verdict["verdict"] in ("PROMOTE", "NEEDS_APPROVAL") and not backfill:
             nominate(
                 bench.registry,
                 bench.ledger,

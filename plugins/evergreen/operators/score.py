@@ -125,7 +125,9 @@ class ScoreOperator(ScoringOperator):
 
 
 class ShadowOperator(ScoringOperator):
-    """Scores the same partition with the challenger, for the log only; skips where there is none.
+    """Scores the same partition with the challenger, for the log only; skips where no shadow goes on.
+
+    Whom the ledger names is scored with, for that is whom the judge pairs: the alias `challenger` may have moved on.
 
     Args:
         scored: What `score` returned.
@@ -141,13 +143,16 @@ class ShadowOperator(ScoringOperator):
 
     def work(self, context: Context) -> dict[str, Any]:
         """Score with the challenger what the champion scored."""
+        from include.registry.rollouts import current
         from include.score.shadow import shadow
 
         champion, partition = self.scored["version"], self.scored["partition"]
-        challenger = self.bench.registry.aliases(self.model).get("challenger")
-        if challenger in (None, champion):
-            skip(context, "there is no challenger")
-        with self.opened(str(challenger), partition, context) as work:
+        standing = current(self.bench.ledger, self.model)
+        if standing is None or standing.rollout.mode != "shadow":
+            skip(context, "no rollout in mode shadow goes on")
+        if standing.rollout.version == champion:
+            skip(context, "the version on trial has become the champion")
+        with self.opened(standing.rollout.version, partition, context) as work:
             try:
                 done = shadow(work, champion=champion, source=self.scored["source"])
             except ConflictError as error:  # the predictions stand; only the comparison is lost

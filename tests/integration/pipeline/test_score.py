@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from include.registry.rollouts import Rollout, begin
 from include.simulator.churn import daily_batch
 from include.store.predictions import copy_window
 from tests.integration.pipeline.world import Run, World
@@ -89,7 +90,7 @@ def test_a_partition_is_scored_and_listeners_learn_which(trained: World, tmp_pat
     run = score(trained)
     assert run.state == "success", run.errors
     assert run.tasks == {"score": "success", "shadow": "skipped"}
-    assert reason(trained, run, "shadow") == "there is no challenger"
+    assert reason(trained, run, "shadow") == "no rollout in mode shadow goes on"
     table = pq.ParquetFile(output(trained)).read().to_pandas()
     assert len(table) == 300
     assert set(table["version"]) == {"1"}
@@ -132,7 +133,8 @@ def test_a_challenger_scores_the_same_rows_for_the_log_only(trained: World, tmp_
     forced = {"as_of": end_of(DAYS - 1), "force": True}
     assert trained.run("batch__train", forced).state == "success"
     assert trained.registry.aliases("batch")["champion"] == "2"
-    trained.registry.client.set_registered_model_alias("batch", "challenger", "1")
+    rollout, now = Rollout("back", "1", "shadow", 1.0), datetime.now(UTC)
+    begin(trained.registry, trained.ledger, "batch", rollout, champion="2", actor="ann", now=now)
     run = score(trained)
     assert run.tasks == {"score": "success", "shadow": "success"}, run.errors
     table = pq.ParquetFile(output(trained)).read().to_pandas()
