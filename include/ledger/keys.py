@@ -39,6 +39,7 @@ class ApiKey:
         models: The models it may ask; `("*",)` for all.
         created_at: ISO 8601, UTC.
         expires_at: ISO 8601, UTC; from then on it is refused. None: never.
+        replaced_by: Id of the key that a rotation made in its place; None where it was not rotated.
     """
 
     id: str
@@ -47,6 +48,7 @@ class ApiKey:
     models: tuple[str, ...]
     created_at: str
     expires_at: str | None
+    replaced_by: str | None = None
 
     def expired(self, now: datetime) -> bool:
         """Tell whether it is refused by now (aware)."""
@@ -115,7 +117,7 @@ class ApiKeys:
             The new key, its text, and the old key with its end.
 
         Raises:
-            DataError: There is no such key, or it has expired.
+            DataError: There is no such key, it has expired, or it was rotated before.
         """
         with self._db.write(_LOCK) as connection:
             old = _find(connection, id)
@@ -125,10 +127,19 @@ class ApiKeys:
                     f"must still work to be rotated, got one that ended {old.expires_at}",
                     "Add a new one with `./evergreen key add`.",
                 )
+            if (
+                old.replaced_by
+            ):  # its end is that of the grace, so its lifetime is not known any more
+                raise DataError(
+                    f"API key {id}",
+                    f"must not have been rotated yet, got one that key {old.replaced_by} took the place of",
+                    f"Rotate {old.replaced_by}, or add a new one with `./evergreen key add`.",
+                )
             new, text = _make(old.name, old.models, now, _lifetime(old))
             end = iso(now + grace)
             end = min(end, old.expires_at) if old.expires_at else end
-            connection.execute(API_KEYS.update().where(API_KEYS.c.id == id).values(expires_at=end))
+            ends = API_KEYS.update().where(API_KEYS.c.id == id)
+            connection.execute(ends.values(expires_at=end, replaced_by=new.id))
             _insert(connection, new)
             return new, text, _find(connection, id)
 

@@ -101,6 +101,7 @@ API_KEYS = Table(
     Column("models", Text, nullable=False),  # JSON list of names; ["*"] for all
     Column("created_at", String(40), nullable=False),
     Column("expires_at", String(40)),  # null: never
+    Column("replaced_by", String(32)),  # the key that a rotation made in its place; null: none
 )
 
 _LOCK = 0x65766772  # "evgr": Postgres advisory lock of the schema's creation

@@ -2,7 +2,7 @@
 
 Owns when a key is needed. On the loopback interface serving is open until a first key exists or
 EVERGREEN_SERVING_KEY is set; bound elsewhere it always asks for one. Fails closed: while it cannot know which keys
-exist it answers nobody. A key's text is compared by its hash and kept nowhere: not in logs, errors or metrics.
+exist it answers nobody. After a start the copy on disk says which, until the ledger has answered. A key's text is compared by its hash and kept nowhere: not in logs, errors or metrics.
 """
 
 from __future__ import annotations

@@ -52,6 +52,17 @@ def test_rotation(ledger: Ledger) -> None:
     assert ledger.api_keys() == [ended, new]
 
 
+def test_a_rotated_key_is_not_rotated_again(ledger: Ledger) -> None:
+    first, _ = ledger.add_api_key("ann", now=NOW)
+    second, _, ended = ledger.rotate_api_key(first.id, now=NOW + DAY / 4, grace=DAY)
+    with pytest.raises(DataError, match=f"must not have been rotated .* key {second.id}") as caught:
+        ledger.rotate_api_key(first.id, now=NOW + DAY / 2, grace=DAY)
+    assert f"Rotate {second.id}" in str(caught.value)
+    assert ledger.api_keys() == [ended, second]
+    third, _, _ = ledger.rotate_api_key(second.id, now=NOW + DAY / 2, grace=DAY)
+    assert third.expires_at is None
+
+
 def test_a_grace_does_not_prolong_a_key(ledger: Ledger) -> None:
     old, _ = ledger.add_api_key("ann", now=NOW, lifetime=DAY)
     _, _, ended = ledger.rotate_api_key(old.id, now=NOW, grace=7 * DAY)
