@@ -74,12 +74,11 @@ def create_app(
         ticking.cancel()
         if access:
             access.stop()
-        await asyncio.to_thread(follower.stop)
+        # What hangs must not cost the log: each of these takes a few seconds at most, and all of them together less
+        # than the parent waits after the drain (`workers`).
         await asyncio.to_thread(predictions.close)
-        await asyncio.to_thread(labels.close)
-        for each in (log, access_log):
-            if each:
-                await asyncio.to_thread(each.close)
+        last = [labels.close, follower.stop, *(each.close for each in (log, access_log) if each)]
+        await asyncio.gather(*map(asyncio.to_thread, last))
 
     # No generated docs: their page would load its scripts from a CDN, and the routes below are not FastAPI's own; ours
     # are in `docs`.

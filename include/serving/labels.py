@@ -19,6 +19,7 @@ from fastapi import Request, Response
 
 from include.errors import EvergreenError
 from include.serving.bodies import JSON, check_media, read_body
+from include.serving.ending import end
 from include.serving.engine import Engine
 from include.serving.guard import caller_of
 from include.serving.identity import check_days, read_key, read_time, request_id
@@ -36,6 +37,7 @@ from include.store.labels import LABELS, write_labels
 _FIX = 'Send {"labels": [{"request_id": ..., "row": 0, "label": ...}, {"key": ..., "time": ..., "label": ...}]}.'
 _BY_REQUEST, _BY_KEY = {"request_id", "row", "label"}, {"key", "time", "label"}
 _THREADS = 2
+_FAREWELL = 2.0  # seconds that closing waits for the store
 _MAX_ROW = 2**31 - 1
 _MAX_BATCH = 256
 Row = dict[str, Any]
@@ -60,8 +62,8 @@ class Labels:
         self._pool = ThreadPoolExecutor(_THREADS, "labels")
 
     def close(self) -> None:
-        """Finish what was accepted, then end the threads."""
-        self._pool.shutdown(wait=True)
+        """End the threads; a batch that is not answered was not accepted, and is sent again."""
+        end(self._pool, _FAREWELL)
 
     async def post(self, request: Request) -> Response:
         """Take a batch of labels; once it is answered they are stored."""

@@ -63,6 +63,7 @@ class PredictionLog:
         self._store, self._metrics, self._limits = store, metrics, limits or LogLimits()
         self._queue: deque[tuple[Entry, int, int]] = deque()  # with rows and bytes
         self._rows = self._bytes = 0
+        self._in_hand = 0  # rows the thread has taken and not yet written or lost
         self._lock = threading.Lock()
         self._wake, self._closing = threading.Event(), threading.Event()
         self._deadline = float("inf")
@@ -96,9 +97,12 @@ class PredictionLog:
         self._deadline = time.monotonic() + self._limits.farewell
         self._closing.set()
         self._wake.set()
-        self._thread.join(self._limits.farewell + 2)
-        if self._rows:
-            log_event("prediction_log_lost", level=logging.ERROR, rows=self._rows)
+        self._thread.join(self._limits.farewell + 1)
+        with self._lock:
+            lost = self._rows + self._in_hand
+            self._dropped.count += lost
+        if lost:
+            log_event("prediction_log_lost", level=logging.ERROR, rows=lost)
 
     def _is_over(self) -> bool:
         return self._rows > self._limits.queue_rows or self._bytes > self._limits.queue_bytes
@@ -135,9 +139,11 @@ class PredictionLog:
                 tables = to_tables(batch)
             except Exception as error:  # noqa: BLE001  a fault of ours costs these rows, not all to come
                 self._lose(sum(entry.rows for entry in batch), error)
+                self._in_hand = 0
                 continue
             for model, table in tables:
                 self._write(model, table)
+                self._in_hand -= table.num_rows
             # What came meanwhile is no full batch yet: written at once it would be a part of a few rows, and the next
             # one too, for as long as requests come.
             if self._rows < self._limits.batch_rows and not self._closing.is_set():
@@ -153,6 +159,7 @@ class PredictionLog:
                 entry, size, _ = self._take()
                 batch.append(entry)
                 rows += size
+            self._in_hand = rows
         return batch
 
     def _write(self, model: str, table: pa.Table) -> None:

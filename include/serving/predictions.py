@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from include.serving.arms import CHALLENGER, CHAMPION, VERSION, Asked, trial
 from include.serving.batching import Batcher
+from include.serving.ending import end
 from include.serving.engine import Engine, Prediction
 from include.serving.forms import Form
 from include.serving.identity import request_id
@@ -38,6 +39,7 @@ _UNSEEN = (
     429,
     503,
 )  # turned away for want of room: never looked at, and would crowd out those that were
+_FAREWELL = 0.5  # seconds that closing waits for predictions nobody waits for
 T = TypeVar("T")
 
 
@@ -116,9 +118,9 @@ class Predictions:
         metrics.each_refresh(lambda: metrics.pending.set(self.doors.inside))
 
     def close(self) -> None:
-        """Finish what was accepted, then end the threads."""
+        """End the threads; called once every accepted request has its answer, or nobody waits for it any longer."""
         self._trials.close()
-        self._pool.shutdown(wait=True)
+        end(self._pool, _FAREWELL)
         if self._shadow:
             self._shadow.close()
 

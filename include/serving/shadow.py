@@ -20,6 +20,8 @@ from include.serving.prediction_log import PredictionLog
 from include.serving.rejection import RequestError
 from include.serving.telemetry import Metrics, log_event
 
+_FAREWELL = 0.5  # seconds that closing waits for the request in hand
+
 
 @dataclass(frozen=True, slots=True)
 class Copy:
@@ -81,7 +83,7 @@ class Shadow:
         self._closing = True
         self._wake.release()
         if self._thread is not None:
-            self._thread.join(5)
+            self._thread.join(_FAREWELL)
 
     def _run(self) -> None:
         while True:

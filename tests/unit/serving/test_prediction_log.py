@@ -10,7 +10,7 @@ import time
 import tracemalloc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import httpx
@@ -23,6 +23,8 @@ from include.errors import ServiceError
 from include.serving import log_rows, prediction_log
 from include.serving.engine import Engine, Prediction
 from include.serving.identity import Identity
+from include.serving.labels import Labels
+from include.serving.limits import Limits
 from include.serving.log_rows import Author, Entry
 from include.serving.prediction_log import LogLimits, PredictionLog
 from include.serving.telemetry import Metrics
@@ -372,6 +374,57 @@ def test_leaving_gives_up_on_a_store_that_stays_away(
         assert time.monotonic() - started < 10
     assert '"event":"prediction_log_lost","rows":3' in caplog.text
     assert world.log() == []
+
+
+def test_a_prediction_that_hangs_does_not_keep_the_log_from_being_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, go_on = Engine.predict, threading.Event()
+
+    def predict(self: Engine, columns: Any) -> Any:
+        if self.model.name == "price":
+            go_on.wait(60)
+        return real(self, columns)
+
+    limits = Limits(seconds=0.3, inline_ms=0.0, threads=1)
+    try:
+        with world.serve(requests=limits) as client:
+            monkeypatch.setattr(Engine, "predict", predict)
+            client.post(INFER, json=request(client, id="kept"))
+            assert client.post("/v2/models/price/infer", json=request(client)).status_code == 504
+            started = time.monotonic()
+        assert time.monotonic() - started < 9  # of the ten seconds between the drain and the end
+    finally:
+        go_on.set()
+    assert {row["_request_id"] for row in world.log()} == {"kept"}
+
+
+def test_closing_waits_for_no_labels_that_hang(world: World) -> None:
+    go_on = threading.Event()
+    labels = Labels(cast(Any, None), Metrics(), Limits(), world.store)
+    held = [labels._pool.submit(go_on.wait, 60) for _ in range(5)]
+    started = time.monotonic()
+    try:
+        labels.close()
+        assert time.monotonic() - started < 9
+        assert [job.cancelled() for job in held] == [False, False, True, True, True]
+    finally:
+        go_on.set()
+
+
+def test_rows_in_the_writers_hand_are_lost_aloud(
+    world: World, shaky: Shaky, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "evergreen.serving")
+    shaky.go_on.clear()
+    try:
+        with world.serve(shaky, seconds=0.05, farewell=0.1) as client:
+            client.post(INFER, json=request(client))
+            wait_for(lambda: shaky.writes == 1)
+            client.post(INFER, json=request(client))
+        assert '"event":"prediction_log_lost","rows":6' in caplog.text
+    finally:
+        shaky.go_on.set()
 
 
 def test_a_row_that_cannot_be_written_costs_no_other(
