@@ -66,10 +66,16 @@ def compare(trusted: Predictor, other: Predictor, frame: pd.DataFrame, budget: f
     difference, labels = _measure(expected, found, budget)
     count = len(expected.predict)
     for row in range(0, count, max(1, count // _ONE_BY_ONE)):
-        one = other.answer({name: list(values[row : row + 1]) for name, values in asked.items()})
+        one = other.answer({name: _json(values[row]) for name, values in asked.items()})
         alone = _differences(_numbers(found)[row : row + 1], _numbers(one))
         difference = max(difference, float(alone.max()) / _scale(expected))
     return Parity(count, difference, labels, _refusals(trusted, other, frame, features))
+
+
+def _json(value: Any) -> list[Any]:
+    """Return one value as a request brings it."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    return [None if plain != plain else plain]
 
 
 def columns_of(frame: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:

@@ -1,8 +1,8 @@
 """From columns to the one float64 matrix an ONNX estimator takes: what scikit-learn's preprocessing does, in NumPy.
 
 Owns the arithmetic and its stored form. The operations are scikit-learn's own, in its order and in float64, so that
-not one bit differs: rounding to float32 here would carry rows across a tree's threshold. One row takes a path of
-its own, because making arrays is what it would spend its time on.
+not one bit differs: rounding to float32 here would carry rows across a tree's threshold. `include.engines.row` does
+the same for one row, where making arrays is what it would spend its time on.
 """
 
 from __future__ import annotations
@@ -119,14 +119,15 @@ class Category:
         return 1 if self.hot is None else self.hot
 
     @cached_property
-    def _found(self) -> dict[str | None, float]:
+    def found(self) -> Mapping[str | None, float]:
+        """What each known text and a missing value become."""
         found: dict[str | None, float] = {None: self.missing}
         found.update(self.values)
         return found
 
     def find(self, value: Any) -> float:
         """Return what one value becomes."""
-        return self._found.get(value if type(value) is str else category_text(value), self.unknown)
+        return self.found.get(value if type(value) is str else category_text(value), self.unknown)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; NaN, which JSON does not have, is null."""
@@ -181,10 +182,8 @@ class Preparation:
             ValueError: A number is none, or the estimator would refuse the values.
         """
         rows = len(next(iter(columns.values())))
-        made = self._plain(columns) if rows == 1 and self._is_plain else None
-        if made is None:
-            parts = [self._part(block, columns, rows) for block in self.blocks]
-            made = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        parts = [self._part(block, columns, rows) for block in self.blocks]
+        made = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         if not self._takes_all:
             self._check(made)
         return made
@@ -192,23 +191,6 @@ class Preparation:
     @cached_property
     def _takes_all(self) -> bool:
         return self.missing and self.largest == np.inf
-
-    @cached_property
-    def _is_plain(self) -> bool:
-        """Whether a row is its numbers and codes as they are, so that one array call makes it."""
-        return all(
-            not block.steps if isinstance(block, Numbers) else block.hot is None
-            for block in self.blocks
-        )
-
-    def _plain(self, columns: Columns) -> Floats:
-        row: list[Any] = []
-        for block in self.blocks:
-            if isinstance(block, Numbers):
-                row += [columns[name][0] for name in block.names]
-            else:
-                row.append(block.find(columns[block.name][0]))
-        return np.array([row], dtype=np.float64)
 
     @staticmethod
     def _part(block: Numbers | Category, columns: Columns, rows: int) -> Floats:

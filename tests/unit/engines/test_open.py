@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,26 @@ def test_a_converted_version_is_served_by_onnx(
     expected = version.pipeline.predict_proba(rows(20, seed=5))
     np.testing.assert_allclose(answer.probability, expected, rtol=0, atol=1e-12)
     assert answer.predict == [LABELS["binary"][code] for code in expected.argmax(axis=1)]
+
+
+@pytest.mark.parametrize("task", LABELS)
+def test_threads_that_ask_for_one_row_each_get_their_own(
+    stored: Callable[[str], Stored], task: str
+) -> None:
+    version = stored(task)
+    predictor = open_version(version.folder, version.meta)
+    asked = plain(rows(40, seed=8))
+    ones = [{name: values[n : n + 1] for name, values in asked.items()} for n in range(40)]
+    together = predictor.answer(asked)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(predictor.answer, ones * 25))
+    for number, answer in enumerate(answers):
+        row = slice(number % 40, number % 40 + 1)
+        assert answer.predict.shape == (1,)
+        np.testing.assert_allclose(answer.predict, together.predict[row], rtol=1e-12)
+        if together.probability is not None:
+            assert answer.probability is not None
+            np.testing.assert_allclose(answer.probability, together.probability[row], rtol=1e-12)
 
 
 def test_scikit_learn_takes_over_where_the_metadata_or_the_file_says_so(

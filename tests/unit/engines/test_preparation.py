@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from array import array
 from functools import cache
 from typing import Any
 
@@ -16,8 +17,9 @@ from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingRegr
 from sklearn.linear_model import Ridge
 from sklearn.naive_bayes import ComplementNB
 
-from include.engines.preparation import Preparation
+from include.engines.preparation import Category, Numbers, Preparation, Step
 from include.engines.reading import limits, read_preparation
+from include.engines.row import row_plan
 from include.engines.unsupported import Unsupported
 from include.store.features import Features, model_frame
 from tests.unit.engines.world import FEATURES, fit, plain, rows
@@ -85,6 +87,57 @@ def test_any_row_alone_and_among_others(kind: str, found: list[dict[str, Any]]) 
         first = preparation.matrix({name: values[:1] for name, values in columns.items()})
     np.testing.assert_array_equal(made, wanted)
     np.testing.assert_array_equal(first, wanted[:1])
+    plan = row_plan(preparation)
+    if plan is not None:
+        row = array("d", plan.empty)
+        if plan.fill(columns, row):
+            np.testing.assert_array_equal(row, wanted[0])
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_one_row_without_numpy(kind: str) -> None:
+    prepare, preparation = prepared(kind)
+    plan, frame = row_plan(preparation), rows(200, seed=4)
+    if kind == "positive":  # scaling to 0..1 is left to the matrix
+        assert plan is None
+        return
+    assert plan is not None
+    wanted, columns, row = expected(prepare, frame), plain(frame), array("d", plan.empty)
+    for number in range(len(frame)):
+        assert plan.fill({name: values[number:] for name, values in columns.items()}, row)
+        np.testing.assert_array_equal(row, wanted[number])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 10**400, "3"])
+def test_what_is_no_ordinary_number_is_left_to_the_matrix(value: Any) -> None:
+    _, preparation = prepared("linear")
+    plan = row_plan(preparation)
+    assert plan is not None
+    columns = plain(rows(1, seed=2)) | {"age": [value]}
+    assert not plan.fill(columns, array("d", plan.empty))
+    assert plan.fill(columns | {"age": [3]}, array("d", plan.empty))
+
+
+@pytest.mark.parametrize(
+    "strict",
+    [
+        Preparation((Numbers(("x",), ()),), largest=np.inf, missing=False),
+        Preparation((Category("c", {"a": 1.0}, np.nan, -1.0),), largest=9.0, missing=False),
+        Preparation((Category("c", {"a": 1e9}, -1.0, -1.0),), largest=9.0, missing=True),
+        Preparation((Numbers(("x",), (Step("standard", np.ones(1), np.zeros(1)),)),)),
+    ],
+)
+def test_constants_the_estimator_would_refuse_are_left_to_the_matrix(strict: Preparation) -> None:
+    assert row_plan(strict) is None
+
+
+def test_one_row_is_held_to_the_estimators_limit() -> None:
+    _, preparation = prepared("native")
+    plan = row_plan(Preparation(preparation.blocks, largest=1e7))
+    assert plan is not None
+    columns = plain(rows(1, seed=2))
+    assert plan.fill(columns | {"tiny": [1e7]}, array("d", plan.empty))
+    assert not plan.fill(columns | {"tiny": [-1.1e7]}, array("d", plan.empty))
 
 
 @pytest.mark.parametrize("value", [3, 3.0, True, "3"])
