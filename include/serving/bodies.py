@@ -82,9 +82,9 @@ class Bodies:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._held = 0
-        self._until: dict[asyncio.Task[Any], float] = {}
-        self._late: set[asyncio.Task[Any]] = set()
+        self._held = self._arriving = 0  # bytes: of all, and of those whose end is not there
+        self._until: dict[asyncio.Task[Any], float] = {}  # the first has taken longest
+        self._late: dict[asyncio.Task[Any], RequestError] = {}
 
     async def read(self, receive: Receive, length: bytes | None) -> bytes:
         """Return a body; `release` it in the end.
@@ -103,7 +103,11 @@ class Bodies:
         if task is None:
             raise RuntimeError("a body can only be read in a task")
         # A timer of its own would cost every request 1.5 microseconds, and most bodies are there already.
-        self._until[task] = time.monotonic() + self._limits.seconds
+        self._until[task] = time.monotonic() + self._limits.body_seconds
+        if (
+            len(self._until) > self._limits.arriving
+        ):  # whoever is slow gives way, not whoever is new
+            self._give_up(next(iter(self._until)), _overtaken(self._limits.arriving))
         try:
             message = await receive()
             if not message.get("more_body") and message["type"] == "http.request":
@@ -114,13 +118,13 @@ class Bodies:
                 return body
             return await self._rest(message, receive)
         except asyncio.CancelledError:
-            if task not in self._late:
+            late = self._late.pop(task, None)
+            if late is None:
                 raise
-            self._late.discard(task)
             task.uncancel()
-            raise _too_slow(self._limits.seconds) from None
+            raise late from None
         finally:
-            del self._until[task]
+            self._until.pop(task, None)
 
     async def _rest(self, message: Any, receive: Receive) -> bytes:
         parts, size = [], 0
@@ -131,10 +135,13 @@ class Bodies:
                 part = message.get("body", b"")
                 size += len(part)
                 self._held += len(part)
+                self._arriving += len(part)
                 if size > self._limits.body_bytes:
                     raise _too_large(self._limits.body_bytes)
                 if self._held > self._limits.pending_bytes:
-                    raise _no_room(self._limits.pending_bytes)
+                    raise _no_room("bodies", self._limits.pending_bytes)
+                if self._arriving > self._limits.arriving_bytes:
+                    raise _no_room("unfinished bodies", self._limits.arriving_bytes)
                 parts.append(part)
                 if not message.get("more_body"):
                     return b"".join(parts)
@@ -142,6 +149,8 @@ class Bodies:
         except BaseException:
             self._held -= size
             raise
+        finally:
+            self._arriving -= size
 
     def release(self, body: bytes) -> None:
         """Count a body as done with."""
@@ -151,8 +160,12 @@ class Bodies:
         """Give up on bodies that have taken too long; called now and then."""
         now = time.monotonic()
         for task in [task for task, until in self._until.items() if until < now]:
-            self._late.add(task)
-            task.cancel()
+            self._give_up(task, _too_slow(self._limits.body_seconds))
+
+    def _give_up(self, task: asyncio.Task[Any], error: RequestError) -> None:
+        del self._until[task]
+        self._late[task] = error
+        task.cancel()
 
 
 def _cut_off() -> RequestError:
@@ -165,11 +178,20 @@ def _too_slow(seconds: float) -> RequestError:
     )
 
 
-def _no_room(limit: int) -> RequestError:
+def _overtaken(limit: int) -> RequestError:
+    return RequestError(
+        408,
+        "body",
+        f"must arrive before {limit} others are on their way, got a part",
+        "Send it again, faster or in smaller requests.",
+    )
+
+
+def _no_room(what: str, limit: int) -> RequestError:
     return RequestError(
         503,
         "serving",
-        f"must hold bodies of at most {limit} bytes together, got more",
+        f"must hold {what} of at most {limit} bytes together, got more",
         "Try again shortly.",
     )
 

@@ -179,16 +179,18 @@ class Front:
             check_encoding(headers[_ENCODING].decode("latin-1"))
         model = call.served.name
         doors = self._predictions.doors
-        doors.enter(model)
+        call.body = await self.bodies.read(receive, headers.get(_LENGTH))
         try:
-            call.body = await self.bodies.read(receive, headers.get(_LENGTH))
+            doors.enter(
+                model
+            )  # only now: a slow sender takes no room from those that can be answered
             call.started = time.perf_counter()
             try:
                 return await self._predictions.answer(call)
             finally:
-                self.bodies.release(call.body)
+                doors.leave(model)
         finally:
-            doors.leave(model)
+            self.bodies.release(call.body)
 
     async def _refuse(
         self,

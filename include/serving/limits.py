@@ -17,8 +17,11 @@ class Limits:
     Args:
         body_bytes: Largest body.
         rows: Most rows in one request.
-        seconds: Longest time for a body to arrive, and from there to the answer.
-        pending: Most prediction requests accepted and not yet answered.
+        seconds: Longest time from the whole body to the answer.
+        body_seconds: Longest time for a body to arrive.
+        arriving: Most bodies that have not arrived; with one more, the one that has taken longest is given up.
+        arriving_bytes: Most bytes of them.
+        pending: Most prediction requests whose body is there, not yet answered.
         model_pending: Most of them for one model, so that the others have room.
         pending_bytes: Most bytes of bodies that may be held at a time.
         threads: Threads that predict; 0 for one per core this process may use.
@@ -26,11 +29,15 @@ class Limits:
             costs more than they do. Longer ones would hold up a health check.
         batch_rows: Most rows of requests that are predicted together.
         shadow_rows: Most rows waiting for a shadow's prediction.
+        shadow_bytes: Most bytes that their bodies had.
     """
 
     body_bytes: int = 16 * 2**20
     rows: int = 10_000
     seconds: float = 30.0
+    body_seconds: float = 10.0
+    arriving: int = 256
+    arriving_bytes: int = 128 * 2**20
     pending: int = 256
     model_pending: int = 192
     pending_bytes: int = 256 * 2**20
@@ -38,6 +45,7 @@ class Limits:
     inline_ms: float = 2.0
     batch_rows: int = 256
     shadow_rows: int = 10_000
+    shadow_bytes: int = 32 * 2**20
 
 
 class Doors:

@@ -35,6 +35,7 @@ from include.serving.trials import Trials
 
 __all__ = ["Answer", "Call", "Limits", "Predictions"]
 _LARGE = 64 * 1024  # bytes of a body that is read in a thread: about a millisecond
+_MANY = 4096  # values in an answer that is written in a thread: about as long
 _UNSEEN = (
     429,
     503,
@@ -114,7 +115,9 @@ class Predictions:
             lambda model: Batcher(self._pool, width, limits.batch_rows, metrics, model)
         )
         self._trials = Trials(metrics, limits, width)
-        self._shadow = Shadow(log, metrics, limits.shadow_rows) if log else None
+        self._shadow = (
+            Shadow(log, metrics, limits.shadow_rows, limits.shadow_bytes) if log else None
+        )
         metrics.each_refresh(lambda: metrics.pending.set(self.doors.inside))
 
     def close(self) -> None:
@@ -160,7 +163,12 @@ class Predictions:
         else:
             prediction = await self._elsewhere(call, version, engine, asked)
         spent = time.perf_counter() - call.started - call.tried
-        data = call.form.write(engine, asked, prediction, named)
+        if asked.rows * (1 + len(engine.classes)) <= _MANY:
+            data = call.form.write(engine, asked, prediction, named)
+        else:
+            data = await self._in_thread(
+                call, lambda: call.form.write(engine, asked, prediction, named)
+            )
         if self._log is not None and call.logged:
             self._log.put(
                 Entry(

@@ -51,12 +51,14 @@ class Shadow:
         log: Where predictions are logged.
         metrics: Where rows are counted.
         max_rows: Most rows waiting.
+        max_bytes: Most bytes their bodies had.
     """
 
-    def __init__(self, log: PredictionLog, metrics: Metrics, max_rows: int) -> None:
-        self._log, self._metrics, self._max_rows = log, metrics, max_rows
+    def __init__(self, log: PredictionLog, metrics: Metrics, max_rows: int, max_bytes: int) -> None:
+        self._log, self._metrics = log, metrics
+        self._max_rows, self._max_bytes = max_rows, max_bytes
         self._queue: deque[Copy] = deque()
-        self._rows = 0
+        self._rows = self._bytes = 0
         self._lock = threading.Lock()
         self._wake = threading.Semaphore(0)
         self._closing = False
@@ -66,17 +68,18 @@ class Shadow:
         """Take a request; dropped where there is no room for it."""
         with self._lock:
             fits = self._rows + copy.rows <= self._max_rows
+            fits = fits and self._bytes + copy.texts <= self._max_bytes
             if fits:
                 self._queue.append(copy)
                 self._rows += copy.rows
+                self._bytes += copy.texts
                 if self._thread is None:  # most processes never have a shadow
                     self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
                     self._thread.start()
         if fits:
             self._wake.release()
         else:
-            model = copy.engine.model.name
-            self._metrics.shadow_dropped.labels(model, copy.engine.version).inc(copy.rows)
+            self._drop(copy)
 
     def close(self) -> None:
         """End the thread after the request in hand; the others are dropped: nobody waits for them."""
@@ -84,6 +87,13 @@ class Shadow:
         self._wake.release()
         if self._thread is not None:
             self._thread.join(_FAREWELL)
+        with self._lock:
+            while self._queue:
+                self._drop(self._queue.popleft())
+
+    def _drop(self, copy: Copy) -> None:
+        model = copy.engine.model.name
+        self._metrics.shadow_dropped.labels(model, copy.engine.version).inc(copy.rows)
 
     def _run(self) -> None:
         while True:
@@ -93,6 +103,7 @@ class Shadow:
             with self._lock:
                 copy = self._queue.popleft()
                 self._rows -= copy.rows
+                self._bytes -= copy.texts
             try:
                 self._predict(copy)
             except Exception as error:  # noqa: BLE001  the thread must go on

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import uvicorn
 
+from include.serving import forms
 from include.serving.app import create_app
 from include.serving.engine import Engine
 from include.serving.follower import Follower
@@ -117,7 +118,7 @@ def test_an_answer_that_takes_too_long_is_not_waited_for(
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(serve: Any) -> None:
-    with serve(seconds=0.3) as url:
+    with serve(body_seconds=0.3) as url:
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as line:
             line.settimeout(20)
@@ -140,6 +141,73 @@ def test_bodies_together_have_a_bound(serve: Any) -> None:
         # what was refused is let go
         assert httpx.post(url + INFER, content=b" " * 90_000).status_code == 400
         assert httpx.post(url + INFER, content=b" " * 90_000).status_code == 400
+
+
+HEAD = (
+    b"POST /v2/models/churn/infer HTTP/1.1\r\nHost: x\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
+)
+
+
+@contextmanager
+def slow_sender(url: str) -> Iterator[socket.socket]:
+    """Send a head, and a body without its end."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as line:
+        line.settimeout(20)
+        line.sendall(HEAD)
+        yield line
+
+
+def test_a_slow_sender_takes_no_room_from_those_whose_body_is_there(serve: Any) -> None:
+    with serve(model_pending=1, pending=1) as url, slow_sender(url), slow_sender(url):
+        time.sleep(0.3)  # not to be seen from outside: the heads have been read
+        answer = httpx.post(f"{url}/models/churn/invocations", json={"inputs": EXAMPLE})
+        assert answer.status_code == 200
+
+
+def test_of_too_many_bodies_the_slowest_is_given_up(serve: Any) -> None:
+    with (
+        serve(arriving=2) as url,
+        slow_sender(url) as first,
+        slow_sender(url) as second,
+    ):
+        time.sleep(0.3)  # as above
+        with slow_sender(url):
+            answer = first.recv(10_000)
+            assert answer.startswith(b"HTTP/1.1 408")
+            assert b"must arrive before 2 others are on their way" in answer
+            answers = [
+                httpx.post(f"{url}/models/churn/invocations", json={"inputs": EXAMPLE})
+                for _ in range(2)
+            ]
+            assert [each.status_code for each in answers] == [200, 200]
+            assert second.recv(10_000).startswith(b"HTTP/1.1 408")
+
+
+def test_unfinished_bodies_have_a_bound_of_their_own(serve: Any) -> None:
+    with serve(arriving_bytes=100_000) as url:
+        answer = httpx.post(url + INFER, content=(b" " * 20_000 for _ in range(20)))
+        assert answer.status_code == 503
+        assert "must hold unfinished bodies of at most 100000 bytes" in answer.json()["error"]
+        assert httpx.post(url + INFER, content=b" " * 90_000).status_code == 400
+
+
+def test_a_large_answer_is_written_in_a_thread(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    real = forms.dump
+
+    def dump(answer: Any) -> bytes:
+        written.append(threading.current_thread().name.partition("_")[0])
+        return real(answer)
+
+    monkeypatch.setattr(forms, "dump", dump)
+    with serve(inline_ms=1e6) as url:
+        for rows in (1, 4000):
+            many = {name: values[:1] * rows for name, values in EXAMPLE.items()}
+            answer = httpx.post(f"{url}/models/churn/invocations", json={"inputs": many})
+            assert len(answer.json()["predictions"]) == rows
+    assert (written[0] == "predict", written[1]) == (False, "predict")
 
 
 def test_a_model_has_no_more_than_its_share(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:

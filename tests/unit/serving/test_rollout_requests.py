@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from include.serving.engine import Engine
 from include.serving.limits import Limits
 from include.serving.rejection import RequestError
 from include.serving.routing import takes
+from include.serving.shadow import Copy, Shadow
+from include.serving.telemetry import Metrics
 from tests.unit.serving.log_world import World
 from tests.unit.serving.registry import wait_for
 
@@ -248,3 +251,47 @@ def test_a_shadow_that_fails_or_lags_costs_no_caller_anything(
         wait_for(lambda: done in client.get("/metrics").text)
     errors = [(row["_arm"], row["_error"]) for row in world.log() if row["_error"]]
     assert errors == [("shadow", "500 ValueError")]
+
+
+class Holding:
+    """A challenger that predicts when it may; the log it writes to."""
+
+    version = "4"
+    model = SimpleNamespace(name="churn")
+    schema = SimpleNamespace(features=None)
+    task, classes, has_probability = "binary", (), True
+
+    def __init__(self) -> None:
+        self.entered, self.go_on = threading.Event(), threading.Event()
+        self.logged: list[Any] = []
+        self.put = self.logged.append
+
+    def predict(self, _: Any) -> Any:
+        self.entered.set()
+        self.go_on.wait(20)
+        raise ValueError
+
+
+def test_a_shadows_queue_is_bounded_in_bytes_and_what_it_drops_is_counted() -> None:
+    metrics, holding = Metrics(), Holding()
+    part: Any = holding
+    shadow = Shadow(part, metrics, max_rows=1000, max_bytes=100)
+
+    def put(texts: int) -> None:
+        asked: Any = SimpleNamespace(columns={}, identity=None)
+        shadow.put(Copy(part, 1, lambda: asked, "q", 0, texts))
+
+    def dropped() -> float:
+        name = "evergreen_serving_shadow_dropped_rows_total"
+        found = metrics.exposition().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in found if line.startswith(name))
+
+    put(90)
+    assert holding.entered.wait(10)
+    for texts in (60, 60, 40):  # the one in hand waits no longer
+        put(texts)
+    assert dropped() == 1
+    shadow.close()
+    holding.go_on.set()
+    assert dropped() == 3
+    wait_for(lambda: len(holding.logged) == 1)
