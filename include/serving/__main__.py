@@ -9,7 +9,7 @@ import socket
 import sys
 
 from include.errors import EvergreenError, ServiceError
-from include.serving.workers import DRAIN_SECONDS, REFUSED, Inherited, Workers
+from include.serving.workers import DRAIN_SECONDS, REFUSED, Inherited, Workers, metrics_folder
 from include.settings import Settings, get_settings
 
 _READY_SECONDS = 60.0
@@ -114,7 +114,7 @@ def main() -> int:
             serve(settings, listen(settings))
         else:
             listener = listen(settings)
-            folder = settings.home / f"serving-metrics-{settings.serving_port}"
+            folder = metrics_folder(settings.home, settings.serving_port)
             return Workers(listener, settings.serving_workers, folder).run()
     except EvergreenError as error:
         sys.stderr.write(f"{error}\n")

@@ -3,12 +3,17 @@
 Owns the parent: it binds the port once and hands the socket to its workers, which accept from it side by side. A
 connection that nobody has accepted yet waits in the socket, not in a process, so a killed worker takes only the
 requests it was busy with. The parent answers nothing itself and imports nothing that takes memory.
+
+A signal may come in the middle of anything, a lock held included: its handler sets a plain flag and takes no lock.
+What ends the parent's wait is a byte that the interpreter itself puts into a socket at every signal.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import select
 import shutil
 import signal
 import socket
@@ -16,8 +21,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +35,46 @@ _PAUSES = (
     0.5,
     30.0,
 )  # before one that did not is replaced: the first pause, doubled up to the last
+_MEMORY = Path("/dev/shm")  # noqa: S108  a folder in memory, where the platform has one
 _LOG = logging.getLogger("evergreen.serving")
+
+
+def metrics_folder(home: Path, port: int, memory: Path = _MEMORY) -> Path:
+    """Return where the workers of this installation and port count together: in memory, where that can be.
+
+    Their files are mapped into memory with holes in them. On a disk that is full, the first number written into a
+    hole would end the worker with SIGBUS.
+    """
+    if not (memory.is_dir() and os.access(memory, os.W_OK | os.X_OK)):
+        return home / f"serving-metrics-{port}"
+    owner = hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:12]
+    return memory / f"evergreen-serving-{owner}-{port}"
+
+
+class Bell:
+    """Ends the wait of the main thread at every signal that has a handler."""
+
+    def __init__(self) -> None:
+        self._hears, self._rings = socket.socketpair()
+        self._hears.setblocking(False)
+        self._rings.setblocking(False)
+
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """Ring at signals, as long as this lasts."""
+        before = signal.set_wakeup_fd(self._rings.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            self._hears.close()
+            self._rings.close()
+
+    def wait(self, seconds: float) -> None:
+        """Return after a signal, one that came before included, or when the time is over."""
+        select.select([self._hears], [], [], seconds)
+        with suppress(BlockingIOError):
+            self._hears.recv(65_536)  # once: emptying it could take as long as signals keep coming
 
 
 @dataclass(frozen=True)
@@ -99,40 +143,42 @@ class Workers:
     command: Sequence[str] = (sys.executable, "-m", "include.serving")
     clock: Callable[[], float] = time.monotonic
     _places: list[_Place] = field(default_factory=list)
-    _event: threading.Event = field(default_factory=threading.Event)
+    _bell: Bell = field(default_factory=Bell)
     _told: bool = False
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT, or until a worker says that it cannot work; return the exit status."""
         shutil.rmtree(self.metrics, ignore_errors=True)
-        self.metrics.mkdir(parents=True)
+        self.metrics.mkdir(mode=0o700, parents=True)
         self.listener.listen(2048)
         self._places = [_Place() for _ in range(self.count)]
         environment = {**os.environ, METRICS_DIR: str(self.metrics)}
         ours, theirs = os.pipe()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
-        signal.signal(signal.SIGCHLD, lambda *_: self._event.set())
-        status = 0
+        signal.signal(signal.SIGCHLD, _on_child)
         try:
-            first = True
-            while not self._told and not status:
-                self._event.clear()
-                status = self._bury()
-                if not status:
-                    self._fill(environment, ours, first)
-                first = False
-                self._event.wait(self._pause())
+            with self._bell.hung():
+                return self._keep(environment, ours)
         finally:
             self._end()
             os.close(ours)
             os.close(theirs)
             shutil.rmtree(self.metrics, ignore_errors=True)
-        return status
+
+    def _keep(self, environment: Mapping[str, str], lifeline: int) -> int:
+        first = True
+        while not self._told:
+            status = self._bury()
+            if status:
+                return status
+            self._fill(environment, lifeline, first)
+            first = False
+            self._bell.wait(self._pause())
+        return 0
 
     def _on_stop(self, *_: object) -> None:
         self._told = True
-        self._event.set()
 
     def _fill(self, environment: Mapping[str, str], lifeline: int, first: bool) -> None:
         now = self.clock()
@@ -191,3 +237,7 @@ class Workers:
             if process.poll() is None:
                 process.kill()
                 process.wait()
+
+
+def _on_child(*_: object) -> None:
+    """Do nothing but ring: without a handler there would be no byte."""

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from include.ledger.ledger import Ledger
+from include.serving.workers import metrics_folder
 from tests.integration.serving.conftest import Load, World, champion, children, kill, serving
 from tests.servers import free_port
 from tests.unit.serving.registry import wait_for
@@ -48,6 +49,7 @@ def test_a_killed_worker_takes_only_its_own_requests_along(world: World, tmp_pat
         assert len(first) == 2
         with Load(port, clients=4, reconnect=True) as load:
             wait_for(lambda: load.sent > 50, 60)
+            assert list(metrics_folder(home, port).glob("*.db"))
             kill(first[0])
             (new,) = wait_for(lambda: set(children(process.pid)) - set(first), 60)
             wait_for(lambda: any(f"/{new}/" in replica for replica in live(home)), 90)
@@ -64,6 +66,7 @@ def test_a_killed_worker_takes_only_its_own_requests_along(world: World, tmp_pat
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     assert live(home) == []
+    assert not metrics_folder(home, port).exists()
     assert not list(home.glob("serving-metrics*"))
     assert "Traceback" not in (home / "serving.log").read_text()
 
