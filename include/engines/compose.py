@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from include.engines.predictor import Ties
 from include.engines.preparation import Category, Numbers, Preparation, Step
 from include.engines.session import INPUT, PROBABILITY, VALUE
 
@@ -29,13 +30,14 @@ def missing_text(preparation: Preparation) -> str:
     return text
 
 
-def compose(preparation: Preparation, estimator: bytes, labels: Sequence[Any]) -> Any:
+def compose(preparation: Preparation, estimator: bytes, labels: Sequence[Any], ties: Ties) -> Any:
     """Return the graph of a whole version.
 
     Args:
         preparation: Becomes nodes.
         estimator: The serialized graph after it.
         labels: Label of each column of its probabilities; empty for regression.
+        ties: Which of the most probable classes is named.
 
     Returns:
         ModelProto. Inputs: one per feature, shape (rows,), double or string. Outputs: `predict`, shape (rows,), and
@@ -61,7 +63,7 @@ def compose(preparation: Preparation, estimator: bytes, labels: Sequence[Any]) -
     graph.node.extend([*nodes.made, *rest])
     graph.input.extend(helper.make_tensor_value_info(name, kind, ["rows"]) for name, kind in inputs)
     tail = _Nodes("labels/")
-    outputs = [_labels(tail, labels)] if labels else [_values(tail)]
+    outputs = [_labels(tail, labels, ties)] if labels else [_values(tail)]
     if labels:
         tail.add("Identity", [_INNER + PROBABILITY], PROBABILITY)
         shape = ["rows", len(labels)]
@@ -122,7 +124,7 @@ def _category(nodes: _Nodes, block: Category, missing: str) -> str:
     return nodes.add("Gather", [nodes.constant(table), places], axis=0)
 
 
-def _labels(nodes: _Nodes, labels: Sequence[Any]) -> Any:
+def _labels(nodes: _Nodes, labels: Sequence[Any], ties: Ties) -> Any:
     from onnx import helper
 
     kinds = {type(label) for label in labels}
@@ -132,7 +134,9 @@ def _labels(nodes: _Nodes, labels: Sequence[Any]) -> Any:
         known = np.array(labels, dtype=np.float64)
     else:
         known = np.array([str(label) for label in labels], dtype=object)
-    place = nodes.add("ArgMax", [_INNER + PROBABILITY], axis=1, keepdims=0)
+    place = nodes.add(
+        "ArgMax", [_INNER + PROBABILITY], axis=1, keepdims=0, select_last_index=int(ties == "last")
+    )
     nodes.add("Gather", [nodes.constant(known), place], PREDICT)
     kind = nodes.constants[0].data_type
     return helper.make_tensor_value_info(PREDICT, kind, ["rows"])

@@ -18,11 +18,12 @@ import pandas as pd
 
 from include.engines.graph import estimator_graph
 from include.engines.parity import Parity, columns_of, compare
-from include.engines.pipeline import PipelinePredictor
-from include.engines.predictor import ONNX, SKLEARN
+from include.engines.pipeline import PipelinePredictor, ties_of
+from include.engines.predictor import ONNX, SKLEARN, Ties
 from include.engines.preparation import Preparation
 from include.engines.reading import limits, read_preparation
 from include.engines.session import ONNX_FILE, PREPARATION_FILE, OnnxPredictor
+from include.engines.size import check_size
 from include.engines.unsupported import Unsupported
 from include.store.inputs import Features
 
@@ -34,7 +35,7 @@ class Conversion:
     """What a version's engine will be.
 
     Args:
-        engine: For the version's metadata: `kind`; for onnx `codes`, `max_difference`, `rows`, `budget` and the
+        engine: For the version's metadata: `kind`; for onnx `codes`, `ties`, `max_difference`, `rows`, `budget` and the
             files' digests; for sklearn the `reason`.
         files: Content by name, to be stored beside the model; empty for sklearn.
     """
@@ -84,38 +85,41 @@ def _converted(
     trusted = PipelinePredictor(pipeline, features, task)
     if task != "regression" and not trusted.has_probability:
         raise Unsupported("a classifier without probabilities")
+    ties = "first" if task == "regression" else ties_of(pipeline)
+    if ties is None:
+        raise Unsupported("a classifier whose label need not be its most probable class")
     prepare, estimator = (step for _, step in steps)
     preparation = read_preparation(prepare, features)
     row = preparation.matrix(columns_of(frame.iloc[:1]))
     largest, missing = limits(estimator, row)
     preparation = replace(preparation, largest=largest, missing=missing)
+    check_size(estimator)
     graph = estimator_graph(estimator, preparation.width).SerializeToString()
     # What serving will read is what is compared.
     stored = json.dumps(preparation.to_dict(), allow_nan=False).encode()
     read = Preparation.from_dict(json.loads(stored))
-    parity = compare(trusted, _opened(read, graph, trusted.codes), frame, budget)
+    parity = compare(trusted, _opened(read, graph, trusted.codes, ties), frame, budget)
     problem = parity.problem(budget)
     if problem:
         return _stays(f"ONNX answers otherwise: {problem}")
     return Conversion(
-        _engine(parity, budget, graph, stored, trusted.codes.tolist()),
+        {**_engine(parity, budget, graph, stored), "codes": trusted.codes.tolist(), "ties": ties},
         {ONNX_FILE: graph, PREPARATION_FILE: stored},
     )
 
 
-def _opened(preparation: Preparation, graph: bytes, codes: npt.NDArray[np.int64]) -> OnnxPredictor:
+def _opened(
+    preparation: Preparation, graph: bytes, codes: npt.NDArray[np.int64], ties: Ties
+) -> OnnxPredictor:
     try:
-        return OnnxPredictor(preparation, graph, codes)
+        return OnnxPredictor(preparation, graph, codes, ties)
     except Exception as error:  # ONNX Runtime has a dozen kinds, none with a base of its own
         raise Unsupported(f"to a graph ONNX Runtime opens: {error}") from error
 
 
-def _engine(
-    parity: Parity, budget: float, graph: bytes, stored: bytes, codes: list[int]
-) -> dict[str, Any]:
+def _engine(parity: Parity, budget: float, graph: bytes, stored: bytes) -> dict[str, Any]:
     return {
         "kind": ONNX,
-        "codes": codes,
         "max_difference": float(np.format_float_scientific(parity.difference, precision=2)),
         "rows": parity.rows,
         "budget": budget,

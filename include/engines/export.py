@@ -59,7 +59,7 @@ def export_onnx(
         )
     labels = [meta["classes"][code] for code in engine.codes.tolist()]
     graph = (folder / ONNX_FILE).read_bytes()
-    model = compose(engine.preparation, graph, labels).SerializeToString()
+    model = compose(engine.preparation, graph, labels, engine.ties).SerializeToString()
     rows = model_frame(example, Features.from_dict(meta["features"]))
     _check(where, model, engine, labels, rows)
     to.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@ ever found between ONNX and scikit-learn sat in such rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ import pandas as pd
 from include.engines.predictor import Answer, Columns, Predictor
 from include.engines.reading import UNSEEN
 from include.store.inputs import Features
+
+if TYPE_CHECKING:
+    from include.engines.pipeline import PipelinePredictor
 
 _BASE_ROWS = 20  # rows that every column is blanked in, made extreme in, ...
 _ONE_BY_ONE = 50  # rows also asked alone: one row takes a path of its own
@@ -29,8 +32,10 @@ class Parity:
 
     Args:
         rows: Rows compared.
-        difference: Largest difference: of probabilities, or of values as a share of their spread.
-        labels: Rows with another label, although their two best classes differ by more than the budget.
+        difference: Largest difference: of probabilities, or of values as a share of the held-out predictions' spread
+            (of the distance from their mean, where a row is further out).
+        labels: Rows with another label than the pipeline itself gives, although their two best classes differ by more
+            than the budget, or are equal to the last bit on both sides: then a rule decides.
         refusals: Rows that one refused and the other answered.
     """
 
@@ -50,7 +55,9 @@ class Parity:
         return None
 
 
-def compare(trusted: Predictor, other: Predictor, frame: pd.DataFrame, budget: float) -> Parity:
+def compare(
+    trusted: PipelinePredictor, other: Predictor, frame: pd.DataFrame, budget: float
+) -> Parity:
     """Ask two engines the same.
 
     Args:
@@ -63,12 +70,16 @@ def compare(trusted: Predictor, other: Predictor, frame: pd.DataFrame, budget: f
     features = Features(tuple(str(n) for n in frame if n not in texts), tuple(texts))
     asked = columns_of(pd.concat([frame, derived(frame, features)], ignore_index=True))
     expected, found = trusted.answer(asked), other.answer(asked)
-    difference, labels = _measure(expected, found, budget)
+    # Labels are the pipeline's own: a rule of ours that makes them of probabilities is on trial, too.
+    expected = replace(expected, predict=trusted.predict(asked))
+    scale = _scale(expected, len(frame))
+    difference = float((_differences(_numbers(expected), _numbers(found)) / scale).max())
     count = len(expected.predict)
     for row in range(0, count, max(1, count // _ONE_BY_ONE)):
         one = other.answer({name: _json(values[row]) for name, values in asked.items()})
-        alone = _differences(_numbers(found)[row : row + 1], _numbers(one))
-        difference = max(difference, float(alone.max()) / _scale(expected))
+        alone = _differences(_numbers(found)[row : row + 1], _numbers(one)) / scale[row]
+        difference = max(difference, float(alone.max()))
+    labels = _other_labels(expected, found, budget)
     return Parity(count, difference, labels, _refusals(trusted, other, frame, features))
 
 
@@ -129,14 +140,20 @@ def _try(engine: Predictor, asked: Columns) -> Answer | None:
         return None
 
 
-def _measure(expected: Answer, found: Answer, budget: float) -> tuple[float, int]:
-    differences = _differences(_numbers(expected), _numbers(found))
-    largest = float(differences.max()) / _scale(expected)
-    if expected.probability is None:
-        return largest, 0
-    ranked = np.sort(expected.probability, axis=1)
-    clear = ranked[:, -1] - ranked[:, -2] > budget if ranked.shape[1] > 1 else ranked[:, -1] > 0
-    return largest, int(((expected.predict != found.predict) & clear).sum())
+def _other_labels(expected: Answer, found: Answer, budget: float) -> int:
+    if expected.probability is None or found.probability is None:
+        return 0
+    lead = _lead(expected.probability)
+    tied = (lead == 0) & (_lead(found.probability) == 0)
+    return int(((expected.predict != found.predict) & ((lead > budget) | tied)).sum())
+
+
+def _lead(probability: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return by how much the best class of each row is ahead of the next."""
+    if probability.shape[1] < 2:
+        return probability[:, -1]
+    ranked = np.sort(probability, axis=1)
+    return np.asarray(ranked[:, -1] - ranked[:, -2])
 
 
 def _numbers(answer: Answer) -> npt.NDArray[np.float64]:
@@ -154,9 +171,17 @@ def _differences(
         return np.where(same, 0.0, np.nan_to_num(np.abs(first - second), nan=np.inf))
 
 
-def _scale(expected: Answer) -> float:
-    """Return what a difference is a share of: 1 for probabilities, else the values' spread."""
+def _scale(expected: Answer, held_out: int) -> npt.NDArray[np.float64]:
+    """Return what the difference of each row is a share of, shape (rows, 1): 1 for probabilities.
+
+    For regression the spread of the first rows, which are held-out ones: that of the rows made from them may be a million
+    times as large, and a model that is wrong everywhere would pass. A row further from their middle than that is
+    measured by how far it is.
+    """
     if expected.probability is not None:
-        return 1.0
-    values = expected.predict[np.isfinite(expected.predict)]
-    return (float(values.std()) if len(values) else 0.0) or 1.0
+        return np.ones((len(expected.predict), 1))
+    usual = expected.predict[:held_out]
+    usual = usual[np.isfinite(usual)]
+    middle, spread = (usual.mean(), usual.std()) if len(usual) else (0.0, 0.0)
+    away = np.abs(np.where(np.isfinite(expected.predict), expected.predict - middle, 0.0))
+    return np.maximum(away, spread or 1.0)

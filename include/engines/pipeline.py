@@ -11,24 +11,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from include.engines.predictor import SKLEARN, Answer, Columns, Kind
+from include.engines.predictor import SKLEARN, Answer, Columns, Kind, Ties, most_probable
 from include.store.features import Features, model_frame
 
-# Estimators whose predict() is the argmax of predict_proba(): one pass gives both. Others (probability-calibrated
-# SVC, tuned thresholds) may disagree with themselves, so they are asked twice.
-_ARGMAX = frozenset(
-    (
+# Estimators, by library, whose predict() is the most probable class of predict_proba(): one pass gives both. Others
+# (SVC, tuned thresholds) may disagree with themselves, so they are asked twice and stay on scikit-learn.
+_MOST_PROBABLE = {
+    "sklearn": (
         "AdaBoostClassifier",
+        "BaggingClassifier",
+        "CalibratedClassifierCV",
         "DecisionTreeClassifier",
         "ExtraTreesClassifier",
         "GaussianNB",
         "GradientBoostingClassifier",
         "HistGradientBoostingClassifier",
+        "LinearDiscriminantAnalysis",
         "LogisticRegression",
         "MLPClassifier",
+        "QuadraticDiscriminantAnalysis",
         "RandomForestClassifier",
-    )
-)
+    ),
+    "xgboost": ("XGBClassifier", "XGBRFClassifier"),
+    "lightgbm": ("LGBMClassifier",),
+}
 
 
 class PipelinePredictor:
@@ -69,13 +75,28 @@ class PipelinePredictor:
         if not self.has_probability:
             return Answer(np.asarray(self.pipeline.predict(frame), dtype=np.int64), None)
         probability = np.asarray(self.pipeline.predict_proba(frame), dtype=np.float64)
-        if argmax_decides(self.pipeline):
-            return Answer(self.codes[probability.argmax(axis=1)], probability)
+        ties = ties_of(self.pipeline)
+        if ties is not None:
+            return Answer(self.codes[most_probable(probability, ties)], probability)
         return Answer(np.asarray(self.pipeline.predict(frame), dtype=np.int64), probability)
 
+    def predict(self, columns: Columns) -> npt.NDArray[Any]:
+        """Return the pipeline's own labels, as codes, or values: no rule of ours in between."""
+        found = np.asarray(self.pipeline.predict(model_frame(columns, self.features)))
+        return found.astype(np.float64 if self.task == "regression" else np.int64).ravel()
 
-def argmax_decides(pipeline: Any) -> bool:
-    """Tell whether a classifier's label is always its most probable class."""
+
+def ties_of(pipeline: Any) -> Ties | None:
+    """Return how a classifier names one of several classes that are the most probable.
+
+    None where its label need not be the most probable class at all.
+    """
     last = pipeline.steps[-1][1] if hasattr(pipeline, "steps") else pipeline
     kind = type(last)
-    return kind.__name__ in _ARGMAX and kind.__module__.startswith("sklearn.")
+    if kind.__name__ not in _MOST_PROBABLE.get(kind.__module__.partition(".")[0], ()):
+        return None
+    if callable(getattr(last, "objective", None)):  # of the user's own: predict() may give scores
+        return None
+    # With two classes it asks whether the score is >= 0; everything else takes the first maximum.
+    boosted = kind.__name__ == "GradientBoostingClassifier" and len(last.classes_) == 2
+    return "last" if boosted else "first"

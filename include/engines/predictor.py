@@ -35,6 +35,17 @@ class Answer:
     probability: npt.NDArray[np.float64] | None
 
 
+Ties = Literal["first", "last"]
+"""Which class a classifier names where several are the most probable."""
+
+
+def most_probable(probability: npt.NDArray[np.float64], ties: Ties) -> npt.NDArray[np.int64]:
+    """Return the place of the most probable class of each row."""
+    if ties == "first":
+        return np.asarray(probability.argmax(axis=1))
+    return np.asarray(probability.shape[1] - 1 - probability[:, ::-1].argmax(axis=1))
+
+
 class Predictor(Protocol):
     """A version opened by one of the engines. Safe to call from many threads."""
 

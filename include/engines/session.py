@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from include.engines.predictor import ONNX, Answer, Columns, Kind
+from include.engines.predictor import ONNX, Answer, Columns, Kind, Ties, most_probable
 from include.engines.preparation import Preparation
 from include.engines.row import RowPlan, row_plan
 from include.errors import ModelError
@@ -35,14 +35,19 @@ class OnnxPredictor:
         preparation: Makes the matrix.
         graph: Serialized ONNX model.
         codes: Code of the class of each column of its probabilities; empty for regression.
+        ties: Which class it names where several are the most probable.
     """
 
     kind: Kind = ONNX
 
     def __init__(
-        self, preparation: Preparation, graph: bytes, codes: npt.NDArray[np.int64]
+        self,
+        preparation: Preparation,
+        graph: bytes,
+        codes: npt.NDArray[np.int64],
+        ties: Ties = "first",
     ) -> None:
-        self.preparation, self.codes = preparation, codes
+        self.preparation, self.codes, self.ties = preparation, codes, ties
         self.has_probability = bool(len(codes))
         self.size_bytes = len(graph) * _SESSION_FACTOR + _SESSION_BYTES
         self._session = start_session(graph)
@@ -60,7 +65,7 @@ class OnnxPredictor:
             found = self._session.run(self._wanted, {INPUT: self.preparation.matrix(columns)})[0]
         if not self.has_probability:
             return Answer(found.reshape(-1), None)
-        return Answer(self.codes[found.argmax(axis=1)], found)
+        return Answer(self.codes[most_probable(found, self.ties)], found)
 
 
 class _OneRow(threading.local):
@@ -104,7 +109,7 @@ def open_onnx(folder: Path, engine: Mapping[str, Any]) -> OnnxPredictor:
 
     Args:
         folder: The version's folder.
-        engine: What its metadata says of its engine: the files' digests and the classes' codes.
+        engine: What its metadata says of its engine: the files' digests, the classes' codes and how ties are decided.
 
     Raises:
         ModelError: A file is missing, damaged, or not the one that was registered.
@@ -113,7 +118,8 @@ def open_onnx(folder: Path, engine: Mapping[str, Any]) -> OnnxPredictor:
     stored = _verified(folder / PREPARATION_FILE, str(engine["preparation_sha256"]))
     try:
         preparation = Preparation.from_dict(json.loads(stored))
-        return OnnxPredictor(preparation, graph, np.array(engine["codes"], dtype=np.int64))
+        codes = np.array(engine["codes"], dtype=np.int64)
+        return OnnxPredictor(preparation, graph, codes, engine.get("ties", "first"))
     except Exception as error:  # ONNX Runtime has a dozen kinds, none with a base of its own
         raise ModelError(
             str(folder / ONNX_FILE),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -23,15 +25,20 @@ from sklearn.ensemble import (
 )
 from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge, RidgeClassifier
 from sklearn.neural_network import MLPClassifier
-from sklearn.svm import SVR, LinearSVC
+from sklearn.svm import SVC, SVR, LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from include.engines import convert as module
+from include.engines import size
+from include.engines.compose import compose
 from include.engines.convert import convert
-from include.engines.parity import derived
+from include.engines.export import feeds
+from include.engines.parity import columns_of, compare, derived
 from include.engines.pipeline import PipelinePredictor
 from include.engines.predictor import Answer
+from include.engines.session import ONNX_FILE, open_onnx, start_session
 from include.spec.schema import _default_candidates
+from include.train.pipeline import assemble
 from tests.unit.engines.world import FEATURES, TASKS, fit, opened, plain, rows
 
 BUDGET = 1e-5
@@ -114,6 +121,8 @@ def test_every_default_candidate_is_a_family_tested_here() -> None:
         # skl2onnx 1.20 converts it to another model: exactly what the comparison is for.
         (LinearDiscriminantAnalysis(), "binary", r"ONNX answers otherwise: a difference of 0\.\d+"),
         (RidgeClassifier(), "binary", "cannot convert a classifier without probabilities"),
+        # Its label is that of its scores, its probabilities are fitted beside: they may disagree on any row.
+        (SVC(probability=True), "binary", "a classifier whose label need not be its most probable"),
     ],
 )
 def test_what_cannot_be_converted_stays_with_a_reason(
@@ -127,6 +136,90 @@ def test_what_cannot_be_converted_stays_with_a_reason(
         "evergreen.engine": "sklearn",
         "evergreen.parity": conversion.engine["reason"],
     }
+
+
+@pytest.mark.parametrize("share", [2e-5, 0.1, 4.0])
+def test_a_value_is_wrong_however_far_out_the_derived_rows_lie(share: float) -> None:
+    pipeline = fit(Ridge(), "regression")
+    trusted, frame = PipelinePredictor(pipeline, FEATURES, "regression"), rows(200, seed=1)
+    spread = trusted.predict(columns_of(frame)).std()
+
+    class Off(PipelinePredictor):
+        def answer(self, columns: Any) -> Answer:
+            return Answer(super().answer(columns).predict + share * spread, None)
+
+    found = compare(trusted, Off(pipeline, FEATURES, "regression"), frame, BUDGET)
+    assert found.difference == pytest.approx(share, rel=1e-3)
+    assert found.problem(BUDGET)
+    assert compare(trusted, trusted, frame, BUDGET).problem(BUDGET) is None
+
+
+def balanced() -> tuple[Any, Any]:
+    """Return a pipeline that finds two classes equally probable, and the rows it does that for."""
+    frame = rows(80, seed=0)
+    estimator = GradientBoostingClassifier(n_estimators=1, min_samples_leaf=80)
+    return assemble(FEATURES, estimator, frame).fit(frame, [0, 1] * 40), frame
+
+
+def test_a_tie_goes_to_the_class_scikit_learn_names(tmp_path: Path) -> None:
+    pipeline, frame = balanced()
+    conversion = convert(pipeline, FEATURES, "binary", frame, budget=BUDGET)
+    engine, asked = opened(conversion), columns_of(frame)
+    assert conversion.engine["ties"] == "last"
+    assert set(pipeline.predict(frame)) == {1}
+    for predictor in (engine, PipelinePredictor(pipeline, FEATURES, "binary")):
+        found = predictor.answer(asked)
+        assert found.probability is not None
+        assert set(found.probability.ravel()) == {0.5}
+        assert set(found.predict) == {1}
+    for name, content in conversion.files.items():
+        (tmp_path / name).write_bytes(content)
+    assert set(open_onnx(tmp_path, conversion.engine).answer(asked).predict) == {1}
+    model = compose(engine.preparation, conversion.files[ONNX_FILE], ["no", "yes"], engine.ties)
+    session = start_session(model.SerializeToString())
+    assert set(session.run(["predict"], feeds(asked, engine))[0]) == {"yes"}
+
+
+def test_a_tie_decided_otherwise_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ties_of", lambda _: "first")
+    monkeypatch.setattr("include.engines.pipeline.ties_of", lambda _: "first")
+    pipeline, frame = balanced()
+    found = convert(pipeline, FEATURES, "binary", frame, budget=BUDGET)
+    assert "other labels" in found.engine["reason"]
+
+
+def nested(forest: Any) -> Any:
+    return CalibratedClassifierCV(forest, cv=2)
+
+
+@pytest.mark.parametrize(
+    ("make", "task"),
+    [
+        (lambda: RandomForestClassifier(4, random_state=0), "multiclass"),
+        (lambda: HistGradientBoostingClassifier(max_iter=4), "multiclass"),
+        (lambda: GradientBoostingClassifier(n_estimators=4), "multiclass"),
+        (lambda: nested(RandomForestClassifier(4, random_state=0)), "binary"),
+        (lambda: RandomForestRegressor(4, random_state=0), "regression"),
+    ],
+)
+def test_trees_beyond_the_limit_are_counted_and_not_built(
+    make: Callable[[], Any], task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, frame = fit(make(), task), rows(50, seed=1)
+    conversion = convert(pipeline, FEATURES, task, frame, budget=BUDGET)
+    graph = onnx.load_model_from_string(conversion.files[ONNX_FILE])
+    built = sum(
+        len(attribute.ints)
+        for node in graph.graph.node
+        for attribute in node.attribute
+        if attribute.name in ("nodes_featureids", "leaf_targetids")
+    )
+    monkeypatch.setattr(size, "MOST_NODES", built // 2)
+    monkeypatch.setattr(module, "estimator_graph", lambda *_: pytest.fail("it was built"))
+    found = convert(pipeline, FEATURES, task, frame, budget=BUDGET)
+    counted = re.search(r"would be ([\d,]+) nodes, at most", found.engine["reason"])
+    assert counted, found.engine["reason"]
+    assert int(counted[1].replace(",", "")) == pytest.approx(built, rel=0.05)
 
 
 def test_a_failure_inside_is_a_reason_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,10 +218,12 @@ def test_an_export_that_answers_otherwise_is_not_written(
 ) -> None:
     real = export.compose
 
-    def other(preparation: Any, graph: bytes, labels: Any) -> Any:
+    def other(preparation: Any, graph: bytes, labels: Any, ties: Any) -> Any:
         blocks = list(preparation.blocks)
         blocks[-1] = dataclasses.replace(blocks[-1], unknown=blocks[-1].missing, missing=0.0)
-        return real(dataclasses.replace(preparation, blocks=tuple(blocks)), graph, labels[::-1])
+        return real(
+            dataclasses.replace(preparation, blocks=tuple(blocks)), graph, labels[::-1], ties
+        )
 
     monkeypatch.setattr(export, "compose", other)
     version = stored("binary")

@@ -60,7 +60,7 @@ def opened(conversion: Conversion) -> OnnxPredictor:
     assert conversion.engine["kind"] == "onnx", conversion.engine
     preparation = Preparation.from_dict(json.loads(conversion.files[PREPARATION_FILE]))
     codes = np.array(conversion.engine["codes"], dtype=np.int64)
-    return OnnxPredictor(preparation, conversion.files[ONNX_FILE], codes)
+    return OnnxPredictor(preparation, conversion.files[ONNX_FILE], codes, conversion.engine["ties"])
 
 
 def plain(frame: pd.DataFrame) -> dict[str, list[Any]]:
