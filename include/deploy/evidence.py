@@ -1,7 +1,8 @@
 """What a rollout's step has shown so far, read from the prediction log: all replicas' rows, as durable as the log.
 
-Owns the queries. Rows count by when they were logged, so that events dated otherwise are evidence too. A request is
-the rows of one answer, or the one row of a failure; what the caller did wrong is neither.
+Owns the queries. Rows count by when they were logged, so that events dated otherwise are evidence too, and once, however
+often a batch was scored. A request is the rows of one answer, or the one row of a failure; what the caller did wrong is
+neither.
 """
 
 # ruff: noqa: S608  queries are put together from names of the log's own columns, numbers and escaped text
@@ -19,6 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from include.deploy import agreement
+from include.deploy.agreement import Agreement
 from include.deploy.labelled import compare_labelled
 from include.errors import DataError
 from include.scoring.bootstrap import Interval
@@ -71,7 +74,10 @@ class Evidence:
         champion: The version that answers the rest.
         challenger: The one on trial.
         paired: Both sides answered the very same requests.
-        disagree: Share of those that were answered otherwise; None where not paired.
+        agreement: How far they agree about those; None where not paired.
+        disagree: Share of those that got another class; None where not paired, and for numbers.
+        mirrored: Share of the champion's live answers that the challenger was asked for, too; None where not paired,
+            or where there are none.
         labels: Improvement of the challenger in the primary metric, on labelled rows of each side; None without.
         doubt: Why there is no `labels`.
         problem: Why the log cannot be read; then nothing else counts.
@@ -80,7 +86,9 @@ class Evidence:
     champion: Side
     challenger: Side
     paired: bool = False
+    agreement: Agreement | None = None
     disagree: float | None = None
+    mirrored: float | None = None
     labels: Interval | None = None
     doubt: str = ""
     problem: str = ""
@@ -143,17 +151,22 @@ def _read(
         _views(db, paths, since)
         arm = "shadow" if paired else "challenger"
         _keep(db, "ours", f"_version = {_text(challenger)} AND _arm = '{arm}'")
-        _keep(db, "theirs", f"_version = {_text(champion)} AND _arm IN ('champion', 'batch')")
+        arms = (
+            "'champion', 'batch'" if paired else "'champion'"
+        )  # a batch is no part of split traffic
+        _keep(db, "theirs", f"_version = {_text(champion)} AND _arm IN ({arms})")
         numbers = spec.task != "multiclass"
+        agreed, disagree, mirrored = None, None, None
         if not paired:
             sides = [_side(db, name, name, numbers) for name in ("theirs", "ours")]
-            disagree = None
         else:
-            disagree = _pair(db)
+            _pair(db)
             sides = [
                 _side(db, "theirs_paired", "theirs_paired", numbers),
                 _side(db, "ours", "ours_paired", numbers),
             ]
+            agreed = _agreement(db, min(side.units for side in sides))
+            disagree, mirrored = _disagree(db, spec.task), _mirrored(db)
         labels, doubt = None, "the spec names no labels"
         if spec.monitor.labels is not None:
             tables = []
@@ -163,7 +176,7 @@ def _read(
                 db.execute(f"COPY (SELECT {wanted} FROM {name}) TO {_text(path)} (FORMAT parquet)")
                 tables.append(path)
             labels, doubt = compare_labelled(spec, store, tables[0], tables[1])
-    return Evidence(sides[0], sides[1], paired, disagree, labels, doubt)
+    return Evidence(sides[0], sides[1], paired, agreed, disagree, mirrored, labels, doubt)
 
 
 def _views(db: duckdb.DuckDBPyConnection, paths: list[Path], since: datetime) -> None:
@@ -186,32 +199,70 @@ def _views(db: duckdb.DuckDBPyConnection, paths: list[Path], since: datetime) ->
 def _keep(db: duckdb.DuckDBPyConnection, name: str, where: str) -> None:
     statuses = ", ".join(_text(status) for status in FAILURES)
     failed = f"coalesce(left(_error, 3) IN ({statuses}), false)"
+    # A partition scored again is the same rows again; after a merge of parts its first ones are there, too.
     db.execute(
-        f"CREATE TEMP TABLE {name} AS SELECT *, {failed} AS failed FROM log "
-        f"WHERE {where} AND (_error IS NULL OR {failed})"
+        f"CREATE TEMP TABLE {name} AS "
+        f"SELECT DISTINCT ON (_request_id, _row, _time, _version, _arm, _key) *, {failed} AS failed FROM log "
+        f"WHERE {where} AND (_error IS NULL OR {failed}) ORDER BY _logged_at"
     )
 
 
-def _pair(db: duckdb.DuckDBPyConnection) -> float | None:
-    """Keep of both sides the rows that the other one answered, too; return how many differ."""
-    same = "USING (_request_id, _row, _time)"
-    answers = "(SELECT * FROM {} WHERE NOT failed)"
-    theirs, ours = answers.format("theirs"), answers.format("ours")
+def _pair(db: duckdb.DuckDBPyConnection) -> None:
+    """Keep of both sides the rows that the other one answered, too, one to one: callers may use one id for all."""
+    for name in ("theirs", "ours"):
+        db.execute(
+            f"CREATE TEMP TABLE {name}_once AS SELECT DISTINCT ON (_request_id, _row, _time) * FROM {name} "
+            f"WHERE NOT failed ORDER BY _logged_at"
+        )
     db.execute(
-        f"CREATE TEMP TABLE theirs_paired AS SELECT * FROM {theirs} SEMI JOIN {ours} o {same}"
+        f"CREATE TEMP TABLE theirs_paired AS SELECT * FROM theirs_once SEMI JOIN ours_once {_SAME}"
     )
     # A batch keeps nobody waiting: its latency is no request's.
     db.execute(
-        f"CREATE TEMP TABLE ours_paired AS SELECT * REPLACE (other AS _arm) FROM {ours} "
-        f"JOIN (SELECT DISTINCT ON (_request_id, _row, _time) _request_id, _row, _time, _arm AS other "
-        f"FROM {theirs}) {same}"
+        f"CREATE TEMP TABLE ours_paired AS SELECT o.* REPLACE (t._arm AS _arm) FROM ours_once o "
+        f"JOIN theirs_once t {_SAME}"
     )
+
+
+_SAME = "USING (_request_id, _row, _time)"
+
+
+def _agreement(db: duckdb.DuckDBPyConnection, units: int) -> Agreement:
+    """Return how far both say the same about the same rows: by scores, or classes where there are none."""
+    both = f"theirs_paired t JOIN ours_paired o {_SAME}"
+    pairs = db.sql(
+        f"SELECT first, second FROM (SELECT t._score AS first, o._score AS second FROM {both} "
+        f"WHERE t._score IS NOT NULL AND o._score IS NOT NULL) "
+        f"USING SAMPLE reservoir({SAMPLE} ROWS) REPEATABLE (7)"
+    ).to_arrow_table()
+    if pairs.num_rows:
+        theirs, ours = (column.to_numpy().astype(float) for column in pairs.columns)
+        return agreement.of_scores(theirs, ours, min(units, pairs.num_rows))
+    counted = db.sql(
+        f"SELECT coalesce(t._prediction, ''), coalesce(o._prediction, ''), count(*) FROM {both} GROUP BY ALL"
+    ).fetchall()
+    return agreement.of_classes({(first, second): n for first, second, n in counted}, units)
+
+
+def _disagree(db: duckdb.DuckDBPyConnection, task: str) -> float | None:
+    if task == "regression":
+        return None
     (differing,) = _one(
         db,
-        f"SELECT avg((t._prediction IS DISTINCT FROM o._prediction)::INT) FROM {theirs} t "
-        f"JOIN {ours} o {same}",
+        f"SELECT avg((t._prediction IS DISTINCT FROM o._prediction)::INT) FROM theirs_paired t "
+        f"JOIN ours_paired o {_SAME}",
     )
     return None if differing is None else float(differing)
+
+
+def _mirrored(db: duckdb.DuckDBPyConnection) -> float | None:
+    """Return how many of the champion's live answers got as far as the challenger, which may have failed on them."""
+    answers, asked = _one(
+        db,
+        "SELECT count(*), count(*) FILTER ((_request_id, _logged_at) IN (SELECT (_request_id, _logged_at) FROM ours)) "
+        "FROM theirs WHERE NOT failed AND _row = 0 AND _arm = 'champion'",
+    )
+    return float(asked / answers) if answers else None
 
 
 def _side(db: duckdb.DuckDBPyConnection, asked: str, answered: str, numbers: bool) -> Side:

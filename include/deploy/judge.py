@@ -26,6 +26,13 @@ _RANK: dict[Verdict, int] = {"GO": 0, "WAIT": 1, "STOP": 2}
 _TICK_MS = 1.0  # a difference nobody feels, and less than what clocks and neighbours add
 _MEDIAN_REQUESTS, _TAIL_REQUESTS = 20, 100  # needed on each side for p50, for p95
 _UNITS = 20  # different keys or requests needed on each side for predictions to be compared
+_QUIET = 0.1  # the quickest tenth of requests: those nothing was in the way of
+#: What a shadow must agree with the champion, of 1: a better version may say much otherwise, after the world has changed
+#: above all; one that has nearly nothing to do with the champion has its columns or classes mixed up.
+_LEAST_AGREEMENT = 0.2
+_LEAST_MIRRORED = (
+    0.9  # of the champion's live answers: those that were dropped are the ones of busy moments
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ def judge(
             _traffic(evidence, rules),
             _latency(evidence, rules, numbers),
             _shift(evidence, rules, numbers),
+            *(_pairs(evidence, primary) if evidence.paired else ()),
             _labels(evidence, primary, decides=decides),
         ]
     if age < rules.hold:
@@ -91,13 +99,20 @@ def judge(
 
 def measured(evidence: Evidence) -> dict[str, Any]:
     """Return the numbers of some evidence by name, those of shift and latency limits aside."""
-    found: dict[str, Any] = {"paired": evidence.paired, "disagree": _plain(evidence.disagree)}
+    agreed = evidence.agreement
+    found: dict[str, Any] = {
+        "paired": evidence.paired,
+        "agreement": None if agreed is None else _plain(agreed.value),
+        "disagree": _plain(evidence.disagree),
+        "mirrored": _plain(evidence.mirrored),
+    }
     for name, side in (("champion", evidence.champion), ("challenger", evidence.challenger)):
         found[name] = {
             "requests": side.requests,
             "failures": side.failures,
             "rows": side.rows,
             "units": side.units,
+            "p10_ms": _quantile(side.latencies, _QUIET),
             "p50_ms": _quantile(side.latencies, 0.5),
             "p95_ms": _quantile(side.latencies, 0.95),
         }
@@ -146,11 +161,13 @@ def _latency(evidence: Evidence, rules: Deploy, numbers: dict[str, Any]) -> _Fin
         return _Finding("GO", "only batches were scored, nobody waited")
     if min(len(theirs), len(ours)) < _MEDIAN_REQUESTS:
         return _Finding("WAIT", f"latency needs {_MEDIAN_REQUESTS} requests on each side")
+    quantiles = [("p50", 0.5, _MEDIAN_REQUESTS), ("p95", 0.95, _TAIL_REQUESTS)]
+    if evidence.paired:
+        # The champion's latency has the wait for its turn in it, a shadow's is its computing alone. Where nothing was
+        # in the champion's way the two are alike; the others can only speak against the shadow.
+        quantiles.insert(0, ("p10", _QUIET, _MEDIAN_REQUESTS))
     worst, texts = _Finding("GO", ""), []
-    for name, share, least in (
-        ("p50", 0.5, _MEDIAN_REQUESTS),
-        ("p95", 0.95, _TAIL_REQUESTS),
-    ):
+    for name, share, least in quantiles:
         if min(len(theirs), len(ours)) < least:
             continue
         finding = _slower(theirs, ours, name, share, rules.max_latency_ratio, numbers)
@@ -199,6 +216,25 @@ def _shift(evidence: Evidence, rules: Deploy, numbers: dict[str, Any]) -> _Findi
     if value <= rules.max_shift:
         return _Finding("GO", text)
     return _Finding("STOP", text) if sure else _Finding("WAIT", f"{text}, perhaps by chance")
+
+
+def _pairs(evidence: Evidence, primary: Primary) -> list[_Finding]:
+    """Compare what both said about the same rows, and tell whether those are nearly all there were."""
+    findings = []
+    if evidence.mirrored is not None and evidence.mirrored < _LEAST_MIRRORED:
+        few = f"it saw {evidence.mirrored:.1%} of the champion's live requests"
+        findings.append(_Finding("WAIT", f"{few}, {_LEAST_MIRRORED:.0%} are needed"))
+    agreed, labels = evidence.agreement, evidence.labels
+    if agreed is None or not math.isfinite(agreed.value):
+        return [*findings, _Finding("WAIT", "whether it agrees with the champion cannot be told")]
+    text = f"it agrees with the champion by {agreed.value:.2f}, {_LEAST_AGREEMENT:g} needed"
+    if agreed.value >= _LEAST_AGREEMENT:
+        return [*findings, _Finding("GO", text)]
+    if labels is not None and labels.low > -primary.margin:
+        return [*findings, _Finding("GO", f"{text}, but by the labels it is no worse")]
+    if agreed.value + stats.norm.isf(ALPHA) * agreed.error < _LEAST_AGREEMENT:
+        return [*findings, _Finding("STOP", text)]
+    return [*findings, _Finding("WAIT", f"{text}, perhaps by chance")]
 
 
 def _difference(theirs: Side, ours: Side, units: tuple[int, int]) -> Shift:

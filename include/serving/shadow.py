@@ -1,7 +1,11 @@
 """Lets a challenger predict what the champion answered, for the log only.
 
 Owns the bounded queue between the two. A request puts references on it and goes on; one thread predicts and logs
-under the arm `shadow`, with the champion's request id. Rows the thread is too slow for are dropped, and counted.
+under the arm `shadow`, with the champion's request id. Rows the thread is too slow for are dropped, and counted; the judge
+sees that they are missing beside the champion's.
+
+Its latency is the processor time of its thread: it has the lowest claim on the process, and how long it was kept from
+computing says nothing about the version.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from threadpoolctl import threadpool_limits
 
 from include.serving.arms import SHADOW, Asked
 from include.serving.engine import Engine
@@ -96,6 +102,9 @@ class Shadow:
         self._metrics.shadow_dropped.labels(model, copy.engine.version).inc(copy.rows)
 
     def _run(self) -> None:
+        threadpool_limits(
+            limits=1
+        )  # as those who answer; what other threads computed, its clock would not see
         while True:
             self._wake.acquire()
             if self._closing:
@@ -110,7 +119,7 @@ class Shadow:
                 log_event("shadow_failed", level=logging.ERROR, error=error)
 
     def _predict(self, copy: Copy) -> None:
-        started = time.perf_counter()
+        started = time.thread_time()
         entry = Entry(
             Author.of(copy.engine), SHADOW, copy.request_id, copy.arrived, 0.0, copy.texts
         )
@@ -122,6 +131,6 @@ class Shadow:
             entry.error = f"{error.status} {error.where}: {error.rule.partition(', got')[0]}"
         except Exception as error:  # noqa: BLE001  of the challenger; the champion has answered long since
             entry.error = f"500 {type(error).__name__}"
-        entry.latency_ms = (time.perf_counter() - started) * 1000
+        entry.latency_ms = (time.thread_time() - started) * 1000
         self._log.put(entry)
         self._metrics.shadow_rows.labels(copy.engine.model.name, copy.engine.version).inc(copy.rows)

@@ -157,6 +157,7 @@ def test_a_shadow_is_paired_with_the_same_requests(log: Log) -> None:
     assert (found.champion.rows, found.challenger.rows) == (16, 16)
     assert (found.challenger.requests, found.challenger.failures) == (17, 1)
     assert found.disagree == pytest.approx(1 / 16)
+    assert found.mirrored == pytest.approx(17 / 25)  # what it failed on it was asked
     assert set(found.champion.scores) == {0.2}
     assert len(found.challenger.latencies) == len(found.champion.latencies) == 16
 
@@ -168,6 +169,65 @@ def test_a_shadow_of_batches_has_no_latency(log: Log) -> None:
     found = log.gather("shadow")
     assert (found.champion.rows, found.challenger.rows) == (50, 50)
     assert len(found.champion.latencies) == len(found.challenger.latencies) == 0
+
+
+def test_a_batch_is_no_part_of_split_traffic(log: Log) -> None:
+    """It has other rows than live requests: in a canary it would make the champion another one."""
+    log.write("champion", "1", [0.7] * 30)
+    log.write("batch", "1", [0.1] * 500)
+    for mode in ("canary", "ab"):
+        assert log.gather(mode).champion.rows == 30
+
+
+def write_batch(log: Log, at: datetime, names: Sequence[str]) -> None:
+    for arm, version in (("batch", "1"), ("shadow", "2")):
+        scores = list(np.linspace(0.1, 0.9, len(names)))
+        log.write(arm, version, scores, at=at, event=NOW - timedelta(days=3), requests=names)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_batch_scored_again_counts_once(log: Log, merged: bool) -> None:
+    """Also where its first rows were merged with others, so that the new ones cannot take their place."""
+    names = [f"b{n}" for n in range(30)]
+    write_batch(log, NOW, names)
+    if merged:
+        write_batch(log, NOW, ["c0"])
+        compact(log.store, "churn", before=NOW.date())
+    write_batch(log, NOW + timedelta(minutes=1), names)
+    found, count = log.gather("shadow"), 31 if merged else 30
+    assert (found.champion.rows, found.challenger.rows) == (count, count)
+    assert (found.champion.requests, found.challenger.requests) == (count, count)
+    assert found.mirrored is None
+
+
+def test_one_request_id_for_everything_pairs_row_by_row(log: Log) -> None:
+    """Some callers do so: their requests are told apart by when they came."""
+    scores = list(np.linspace(0.1, 0.9, 40))
+    for number in range(3):
+        at = NOW + timedelta(seconds=number)
+        log.write("champion", "1", scores, at=at, requests=["same"] * 40, rows=list(range(40)))
+        log.write("shadow", "2", scores, at=at, requests=["same"] * 40, rows=list(range(40)))
+        # Another one of the same id and time, whose rows cannot be told from these.
+        log.write("champion", "1", [0.3] * 40, at=at, requests=["same"] * 40, keys=["k"] * 40)
+    found = log.gather("shadow")
+    assert (found.champion.rows, found.challenger.rows) == (120, 120)
+    assert found.disagree == 0.0
+
+
+@pytest.mark.parametrize(
+    ("turn", "value"), [(lambda s: s, 1.0), (lambda s: s**2, 1.0), (lambda s: 1 - s, -1.0)]
+)
+def test_pairs_tell_who_says_otherwise(log: Log, turn: Any, value: float) -> None:
+    scores, names = np.linspace(0.01, 0.99, 200), [f"r{n}" for n in range(200)]
+    log.write("champion", "1", list(scores), requests=names)
+    log.write("shadow", "2", list(turn(scores)), requests=names)
+    found = log.gather("shadow")
+    assert found.agreement is not None
+    assert found.agreement.value == pytest.approx(value)
+    classes = log.gather("shadow", spec=spec(task="multiclass")).agreement
+    assert classes is not None
+    assert log.gather("shadow", spec=spec(task="regression")).disagree is None
+    assert log.gather("canary").agreement is None
 
 
 def test_classes_are_counted_where_there_are_no_scores(log: Log) -> None:

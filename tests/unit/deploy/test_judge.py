@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from include.deploy.agreement import Agreement, of_scores
 from include.deploy.evidence import Evidence, Side, unreadable
 from include.deploy.judge import Judgement, judge
 from include.scoring.bootstrap import Interval
@@ -146,16 +147,87 @@ def test_classes_are_compared_by_their_counts() -> None:
     assert ask(Evidence(theirs, collapsed), EARLY).verdict == "STOP"
 
 
+SAME = Agreement(0.95, 0.01)
+
+
+def shadow(theirs: Side, ours: Side, agreed: Agreement | None = SAME, **changes: Any) -> Evidence:
+    found = Evidence(theirs, ours, paired=True, agreement=agreed, mirrored=1.0)
+    return replace(found, **changes)
+
+
 def test_a_shadow_is_compared_on_the_same_requests() -> None:
     theirs, ours = side(500, 1), side(500, 1, latencies=side(500, 2).latencies)
-    assert ask(Evidence(theirs, ours, paired=True, disagree=0.0)).verdict == "GO"
+    said = ask(shadow(theirs, ours))
+    assert said.verdict == "GO"
+    assert said.numbers["agreement"] == 0.95
     other = replace(ours, scores=1 - ours.scores)
-    assert ask(Evidence(theirs, other, paired=True, disagree=0.4), EARLY).verdict == "STOP"
+    assert ask(shadow(theirs, other), EARLY).verdict == "STOP"
+
+
+def test_the_same_distribution_over_other_rows_stops() -> None:
+    """PSI sees nothing where scores are turned around or dealt to the wrong rows."""
+    draw = np.random.default_rng(0)
+    scores = draw.uniform(0, 1, 500)
+    for other in (1 - scores, draw.permutation(scores)):
+        theirs, ours = side(500, 1, scores=scores), side(500, 1, scores=other)
+        said = ask(shadow(theirs, ours, of_scores(scores, other, 500)), EARLY)
+        assert said.numbers["shift"]["psi"] < 0.1
+        assert said.verdict == "STOP"
+        assert said.reason.startswith("it agrees with the champion by -"), said.reason
+        assert said.reason.endswith(", 0.2 needed")
+
+
+def test_a_version_that_learned_a_new_world_is_not_sent_home() -> None:
+    """Three of the four things that matter now are others than before."""
+    draw = np.random.default_rng(0)
+    kept, old, new = draw.normal(size=(3, 500))
+    theirs, ours = kept + old, kept + new  # correlated by one half
+    agreed = of_scores(theirs, ours, 500)
+    found = shadow(side(500, 1, scores=theirs), side(500, 1, scores=ours), agreed)
+    assert 0.4 < agreed.value < 0.6
+    assert ask(found).verdict == "GO"
+
+
+def test_labels_outweigh_what_the_champion_says() -> None:
+    found = shadow(side(500, 1), side(500, 1), Agreement(-0.5, 0.02))
+    assert ask(found).verdict == "STOP"
+    assert ask(replace(found, labels=labelled(0.02, 0.05))).verdict == "GO"
+    assert ask(replace(found, labels=labelled(-0.02, 0.05))).verdict == "STOP"
+
+
+@pytest.mark.parametrize(
+    "agreed", [None, Agreement(math.nan, math.nan), Agreement(0.1, 0.1), Agreement(0.0, math.inf)]
+)
+def test_agreement_that_cannot_be_told_waits(agreed: Agreement | None) -> None:
+    assert ask(shadow(side(500, 1), side(500, 1), agreed)).verdict == "WAIT"
+    assert ask(shadow(side(500, 1), side(500, 1), agreed), TOO_LATE).verdict == "STOP"
+
+
+def test_copies_that_were_dropped_wait() -> None:
+    found = shadow(side(500, 1), side(500, 1), mirrored=0.89)
+    said = ask(found)
+    assert (said.verdict, said.numbers["mirrored"]) == ("WAIT", 0.89)
+    assert said.reason == "it saw 89.0% of the champion's live requests, 90% are needed"
+    assert ask(replace(found, mirrored=0.9)).verdict == "GO"
+    assert ask(replace(found, mirrored=None)).verdict == "GO"  # only batches
+
+
+def test_a_busy_champion_hides_no_slow_shadow() -> None:
+    """Most of the champion's requests wait 20 ms for their turn; the shadow computes for 12 ms, the champion for 4."""
+    waited = np.where(np.arange(500) % 4, 24.0, 4.0)
+    busy, slow = side(500, 1, latencies=waited), side(500, 1, latencies=np.full(500, 12.0))
+    said = ask(shadow(busy, slow), EARLY)
+    assert said.verdict == "STOP"
+    assert said.reason == "p10 12 ms, the champion's 4 ms, 7 ms allowed"
+    assert ask(shadow(busy, side(500, 1, latencies=np.full(500, 5.0)))).verdict == "GO"
+    assert (
+        ask(Evidence(busy, slow)).verdict == "GO"
+    )  # both waited: the answers are what callers feel
 
 
 def test_a_batch_keeps_nobody_waiting() -> None:
     none = np.empty(0)
-    found = Evidence(side(500, 1, latencies=none), side(500, 1, latencies=none), paired=True)
+    found = shadow(side(500, 1, latencies=none), side(500, 1, latencies=none), mirrored=None)
     assert ask(found).verdict == "GO"
 
 
