@@ -27,7 +27,8 @@ def compare_labelled(
 
     The step looks again and again, and a lucky look must not decide: rows count when they have doubled since the
     look before (`deploy.min_rows`, twice, four times as many, ...), and the k-th of these looks gets 1 / (k (k + 1))
-    of the chance of error that `evaluate.primary.confidence` leaves, so all together stay within it.
+    of the chance of error that `evaluate.primary.confidence` leaves, so all together stay within it. Each look is at the
+    rows that were known first: what arrives later, about earlier events too, changes no look that was had.
 
     Args:
         spec: The model's spec, with `monitor.labels`.
@@ -45,7 +46,9 @@ def compare_labelled(
         return None, "no labels yet"
     lists = spec.task == "multiclass" and metric not in LABEL_METRICS
     joined = [
-        join_labels(path, labels, spec.monitor.labels.delay, probability=lists).rows
+        join_labels(
+            path, labels, spec.monitor.labels.delay, probability=lists, by_arrival=False
+        ).rows
         for path in (champion, challenger)
     ]
     rows, look = looked_at(min(table.num_rows for table in joined), spec.deploy.min_rows)

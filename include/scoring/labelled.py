@@ -46,7 +46,13 @@ class Labelled:
 
 
 def join_labels(
-    path: Path, labels: pa.Table, delay: timedelta, *, probability: bool = False, seed: int = 0
+    path: Path,
+    labels: pa.Table,
+    delay: timedelta,
+    *,
+    probability: bool = False,
+    seed: int = 0,
+    by_arrival: bool = False,
 ) -> Labelled:
     """Join a window of the prediction log with labels, as of each prediction's time.
 
@@ -57,6 +63,8 @@ def join_labels(
         delay: How long after a prediction its label may be dated.
         probability: Whether `_probability` is wanted, which takes memory.
         seed: Seed of the sample.
+        by_arrival: Order rows by when both prediction and label were there, and keep the first ones, no sample: so
+            the first n stay the same while more arrive. A corrected label counts from its correction on.
 
     Raises:
         DataError: The file cannot be read.
@@ -67,48 +75,57 @@ def join_labels(
         total = int(
             rows.one(f"SELECT count(*) FROM {rows.source} WHERE {rows.at['_error']} IS NULL")[0]
         )
-        found = rows.table(_query(rows, wanted, round(delay.total_seconds() * 1e6)))
+        found = rows.table(_query(rows, wanted, round(delay.total_seconds() * 1e6), by_arrival))
     labelled = found.num_rows
-    if labelled > SAMPLE_ROWS:
+    if by_arrival:
+        found = found.slice(0, SAMPLE_ROWS)
+    elif labelled > SAMPLE_ROWS:
         chosen = np.random.default_rng(seed).choice(labelled, SAMPLE_ROWS, replace=False)
         found = found.take(pa.array(np.sort(chosen)))
     return Labelled(total, labelled, found)
 
 
-def _query(rows: Rows, wanted: tuple[str, ...], delay_us: int) -> str:
+def _query(rows: Rows, wanted: tuple[str, ...], delay_us: int, by_arrival: bool) -> str:
     """Return the join. Rows come in an order of their own, so that a sample is the same every time."""
     log = {name: rows.at[name] for name in (*_BY, *wanted)}
+    logged = f", {rows.at['_logged_at']} AS logged" if by_arrival else ""
+    came = "coalesce(by_place.came, dated.came, by_entity.came)"
+    arrived = f", greatest({came}, logged) AS arrived" if by_arrival else ""
+    order = "arrived, moment, request, place" if by_arrival else "moment, request, place"
     answers = "".join(f", {log[name]} AS {name}" for name in wanted)
     return f"""
         WITH log AS (
             SELECT {log["_request_id"]} AS request, {log["_row"]} AS place, {log["_key"]} AS entity,
-                epoch_us({log["_time"]}) AS moment{answers}
+                epoch_us({log["_time"]}) AS moment{answers}{logged}
             FROM {rows.source} WHERE {log["_error"]} IS NULL
         ), by_place AS (
-            SELECT request_id AS request, coalesce("row", 0) AS place, arg_max(label, received_at) AS label
+            SELECT request_id AS request, coalesce("row", 0) AS place, arg_max(label, received_at) AS label,
+                max(received_at) AS came
             FROM given WHERE request_id IS NOT NULL AND label IS NOT NULL GROUP BY ALL
         ), by_time AS (
-            SELECT key AS entity, epoch_us("time") AS moment, arg_max(label, received_at) AS label
+            SELECT key AS entity, epoch_us("time") AS moment, arg_max(label, received_at) AS label,
+                max(received_at) AS came
             FROM given WHERE key IS NOT NULL AND "time" IS NOT NULL AND label IS NOT NULL GROUP BY ALL
         ), by_entity AS (
-            SELECT key AS entity, arg_max(label, received_at) AS label
+            SELECT key AS entity, arg_max(label, received_at) AS label,
+                max(received_at) AS came
             FROM given WHERE key IS NOT NULL AND "time" IS NULL AND label IS NOT NULL GROUP BY ALL
         ), moments AS (
             SELECT entity, moment, lead(moment) OVER (PARTITION BY entity ORDER BY moment) AS following
             FROM (SELECT DISTINCT entity, moment FROM log WHERE entity IS NOT NULL)
         ), dated AS (
-            SELECT moments.entity, moments.moment, by_time.label
+            SELECT moments.entity, moments.moment, by_time.label, by_time.came
             FROM moments
             ASOF JOIN by_time ON moments.entity = by_time.entity AND moments.moment <= by_time.moment
             WHERE by_time.moment <= moments.moment + {delay_us:d}
                 AND (following IS NULL OR by_time.moment < following)
         ), joined AS (
-            SELECT log.*, coalesce(by_place.label, dated.label, by_entity.label) AS label
+            SELECT log.*, coalesce(by_place.label, dated.label, by_entity.label) AS label{arrived}
             FROM log
             LEFT JOIN dated ON log.entity = dated.entity AND log.moment = dated.moment
             LEFT JOIN by_place ON log.request = by_place.request AND log.place = by_place.place
             LEFT JOIN by_entity ON log.entity = by_entity.entity
         )
         SELECT label, {", ".join(wanted)} FROM joined WHERE label IS NOT NULL
-        ORDER BY moment, request, place
+        ORDER BY {order}
     """

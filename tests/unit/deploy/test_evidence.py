@@ -252,7 +252,7 @@ def test_a_damaged_part_is_an_error_and_no_evidence(log: Log) -> None:
 LABELLED = {"labels": {"delay": "1d"}}
 
 
-def label(log: Log, requests: Sequence[str], truth: Sequence[str]) -> None:
+def label(log: Log, requests: Sequence[str], truth: Sequence[str], at: datetime = NOW) -> None:
     count = len(requests)
     rows = {
         "request_id": list(requests),
@@ -260,7 +260,7 @@ def label(log: Log, requests: Sequence[str], truth: Sequence[str]) -> None:
         "key": [None] * count,
         "time": [None] * count,
         "label": list(truth),
-        "received_at": [NOW] * count,
+        "received_at": [at] * count,
     }
     write_labels(log.store, "churn", pa.table(rows, schema=LABELS))
 
@@ -293,6 +293,23 @@ def test_who_is_equal_is_not_told_apart(log: Log) -> None:
     found = log.gather(spec=spec(monitor=LABELLED)).labels
     assert found is not None
     assert found.low < 0 < found.high
+
+
+def test_late_labels_change_no_look_that_was_had(log: Log) -> None:
+    """Those of the earliest events come last: a look at the earliest events would be another one each time."""
+    draw, count, found = np.random.default_rng(0), 90, []
+    names = {arm: [f"{arm}{n}" for n in range(count)] for arm in ("champion", "challenger")}
+    for arm, version in (("champion", "1"), ("challenger", "2")):
+        for n, name in enumerate(names[arm]):
+            event = NOW - timedelta(seconds=60 - n / 2)
+            log.write(arm, version, [draw.random()], event=event, requests=[name])
+    truth = draw.choice(["yes", "no"], count)
+    for late, some in enumerate((slice(30, 90), slice(15, 30), slice(0, 15))):
+        for arm in names:
+            label(log, names[arm][some], list(truth[some]), NOW + timedelta(seconds=late))
+        found.append(log.gather(spec=spec(monitor=LABELLED)).labels)
+    assert [f.rows for f in found if f] == [50] * 3
+    assert found[0] == found[1] == found[2]
 
 
 def test_without_labels_it_says_why(log: Log) -> None:
