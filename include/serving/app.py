@@ -120,6 +120,7 @@ def create_app(
     app.router.routes.extend(Route(path, call, methods=["GET"]) for path, call in get.items())
     app.router.routes.extend(Route(path, call, methods=["POST"]) for path, call in post.items())
     front = Front(app, lookup, predictions, access, access_log)
+    labels.bodies = front.bodies  # one count of what bodies take
     return front
 
 

@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 from fastapi import Request
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from include.serving.limits import Limits
@@ -52,29 +51,8 @@ def check_encoding(encoding: str) -> None:
         )
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body.
-
-    Raises:
-        RequestError: 413 beyond `limit` bytes, 400 where it ends too early.
-    """
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
-        raise _too_large(limit)
-    parts, size = [], 0
-    try:
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise _too_large(limit)
-            parts.append(part)
-    except ClientDisconnect:
-        raise _cut_off() from None
-    return b"".join(parts)
-
-
 class Bodies:
-    """Reads the bodies of prediction requests, all on the event loop.
+    """Reads the bodies of requests, all on the event loop.
 
     Args:
         limits: Size and time of one, and the size of all of them.

@@ -29,6 +29,7 @@ _PATIENCE = 3.0  # seconds to wait for the registry's first answer before the di
 _READY_AFTER = (
     30.0  # seconds of loading after which it is ready all the same: requests wait for their model
 )
+_SAVE_PAUSE = 10.0  # seconds until a write of the state file that failed is tried again
 _AHEAD = 2  # versions on their way to memory that nobody asked for yet
 _LIMITS = (2**30, 4 * 2**30)  # bytes in memory, bytes on disk
 
@@ -74,7 +75,7 @@ class Follower:
         self._missing: dict[str, set[str]] = {}  # versions to load, by model
         self._uses: dict[str, Use] = {}
         self._last_good: dict[str, str] = {}
-        self._unsaved = False
+        self._unsaved, self._next_save = False, 0.0
         self._waiting: deque[tuple[str, str | None, Future[Served | None]]] = deque()
         self._poll: Future[Mapping[str, Wanted]] | None = None
         self._next_poll = self._poll_began = self._started = clock()
@@ -349,13 +350,16 @@ class Follower:
             if over or now - self._started >= _READY_AFTER:
                 self.ready = True
                 log_event("ready", models=len(self.table), asleep=len(self._asleep))
-        if not self._unsaved or self._polled is None:
+        self.loader.remember_again(now)
+        if not self._unsaved or self._polled is None or now < self._next_save:
             return
         try:
             self._cache.write(self._wanted or {}, self._last_good)
         except (OSError, ValueError) as error:
+            self._next_save = now + _SAVE_PAUSE
             log_event("cache_not_written", level=logging.ERROR, error=str(error))
-        self._unsaved = False
+        else:
+            self._unsaved = False
 
 
 def _nothing() -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from fastapi import Request, Response
 
 from include.errors import EvergreenError
-from include.serving.bodies import JSON, check_media, read_body
+from include.serving.bodies import JSON, Bodies, check_media
 from include.serving.ending import end
 from include.serving.engine import Engine
 from include.serving.guard import caller_of
@@ -57,6 +57,7 @@ class Labels:
         self, lookup: Lookup, metrics: Metrics, limits: Limits, store: Store | None
     ) -> None:
         self._lookup, self._metrics, self._limits, self._store = lookup, metrics, limits, store
+        self.bodies = Bodies(limits)
         self._pending = 0
         # Threads of their own: a slow store must not hold up predictions.
         self._pool = ThreadPoolExecutor(_THREADS, "labels")
@@ -74,8 +75,7 @@ class Labels:
             )
             model = served.name
             check_media(request, JSON)
-            body = await read_body(request, self._limits.body_bytes)
-            count = await self._run(served, body)
+            count = await self._run(served, request)
             status = 200
             self._metrics.labels.labels(model).inc(count)
             return as_json({"accepted": count})
@@ -85,7 +85,7 @@ class Labels:
         finally:
             self._metrics.requests.labels(model, "", "", "labels", str(status)).inc()
 
-    async def _run(self, served: Served, body: bytes) -> int:
+    async def _run(self, served: Served, request: Request) -> int:
         if self._pending >= self._limits.pending:
             raise RequestError(
                 503,
@@ -93,11 +93,16 @@ class Labels:
                 f"must have fewer than {self._limits.pending} batches of labels waiting, got one more",
                 "Try again shortly.",
             )
-        self._pending += 1
+        self._pending += 1  # before its body is there: that is what takes room
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._pool, self._take, served, body
-            )
+            length = request.headers.get("content-length")
+            body = await self.bodies.read(request.receive, length.encode() if length else None)
+            try:
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._pool, self._take, served, body
+                )
+            finally:
+                self.bodies.release(body)
         finally:
             self._pending -= 1
 

@@ -20,6 +20,7 @@ from include.serving.telemetry import Metrics, log_event
 
 _RETRY_SECONDS = {True: 2.0, False: 30.0}  # first pause after a transient / a permanent failure
 _RETRY_LIMIT = 300.0
+_REMEMBER_PAUSE = 10.0  # seconds until a version that the disk did not take is offered again
 
 Key = tuple[str, str]  # model, version
 
@@ -68,6 +69,8 @@ class Loader:
         self._source, self._cache, self._metrics = source, cache, metrics
         self._wake, self._keep = wake, keep
         self._loads: dict[Key, Future[Engine]] = {}
+        self._unremembered: dict[Key, LoadedModel] = {}  # changed in the loader's thread only
+        self._next_try = 0.0
         self._pool = ThreadPoolExecutor(1, "model-load")
 
     def close(self) -> None:
@@ -113,7 +116,8 @@ class Loader:
 
     def forget(self, name: str, versions: Iterable[str]) -> None:
         """Drop the failures of these versions."""
-        failures = {v: f for v, f in self.failures.get(name, {}).items() if v not in set(versions)}
+        gone = set(versions)
+        failures = {v: f for v, f in self.failures.get(name, {}).items() if v not in gone}
         if failures:
             self.failures[name] = failures
         else:
@@ -139,6 +143,14 @@ class Loader:
         )
         if failure.permanent:
             self.on_refused(name, version, failure.error)
+
+    def remember_again(self, now: float) -> None:
+        """Offer the disk once more, after a pause, what it did not take: a restart may need it."""
+        if not self._unremembered:
+            self._next_try = now + _REMEMBER_PAUSE
+        elif now >= self._next_try:
+            self._next_try = now + _REMEMBER_PAUSE
+            self._pool.submit(self._remember_kept)
 
     # --- in the loader's thread -----------------------------------------------------------------------------
 
@@ -173,11 +185,24 @@ class Loader:
             return stored
 
     def _remember(self, model: LoadedModel) -> None:
+        key = (model.name, model.version)
         try:
             self._cache.remember(model)
+            self._unremembered.pop(key, None)
             self._cache.trim(self._keep)
-        except (OSError, ValueError) as error:  # it answers all the same
+        except OSError as error:  # it answers all the same
+            self._unremembered[key] = model
             log_event("cache_not_written", level=logging.ERROR, error=str(error))
+        except ValueError as error:  # it lies elsewhere, and always will
+            log_event("cache_not_written", level=logging.ERROR, error=str(error))
+
+    def _remember_kept(self) -> None:
+        needed = self._keep()
+        for key, model in list(self._unremembered.items()):
+            if key in needed:
+                self._remember(model)
+            else:
+                del self._unremembered[key]
 
 
 def sentence(error: BaseException) -> str:

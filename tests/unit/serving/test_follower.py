@@ -329,3 +329,30 @@ def test_a_restart_without_the_registry_routes_the_same(
     assert again.table["churn"].rollout == CANARY
     assert again.table["churn"].challenger is not None
     assert churn.loads == loads
+
+
+def test_what_the_disk_did_not_take_is_offered_again(
+    churn: MemoryRegistry, make_follower: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+    full = True
+
+    def replace(part: Path, path: Path) -> Path:
+        if full:
+            tries.append(path.name)
+            raise OSError(28, "No space left on device")
+        return real(part, path)
+
+    real = Path.replace
+    clock, cache = Clock(), tmp_path / "cache"
+    monkeypatch.setattr(Path, "replace", lambda part, path: replace(part, path))
+    follower = started(make_follower, clock=clock)
+    wait_for(lambda: {"state.json", ".entry-1.json"} <= set(tries))
+    tried = len(tries)
+    ticks: list[float] = []
+    monkeypatch.setattr(follower.memory, "drop_idle", ticks.append)  # called at every tick
+    wait_for(lambda: len(ticks) > 3)
+    assert len(tries) == tried  # not at every tick
+    full = False
+    wait_for(lambda: clock.tick(1.0) and (cache / "state.json").is_file())
+    wait_for(lambda: clock.tick(1.0) and (cache / "churn" / ".entry-1.json").is_file())

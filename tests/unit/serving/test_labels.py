@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from include.errors import ServiceError
 from include.serving.app import create_app
 from include.serving.follower import Follower
+from include.serving.limits import Limits
 from include.serving.telemetry import Metrics
 from include.store.labels import read_labels
 from tests.unit.serving.log_world import ALWAYS, World
@@ -303,3 +305,42 @@ def test_whatever_is_sent(served: TestClient, request: Any) -> None:
 def test_whatever_bytes_are_sent(served: TestClient, body: bytes) -> None:
     answer = served.post(PATH, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
+
+
+def test_bodies_of_labels_count_before_they_are_read_and_must_come_in_time(
+    pipelines: dict[str, Any], tmp_path: Path
+) -> None:
+    world = World(tmp_path, pipelines)
+    limits = Limits(rows=500, pending=2, seconds=0.05)
+    with world.serve(requests=limits) as client:
+        statuses = asyncio.run(_stalled(client.app, 3))
+        assert sorted(statuses) == [408, 408, 503]
+        assert post(client, {"request_id": "q", "label": "yes"}).status_code == 200
+
+
+async def _stalled(front: Any, count: int) -> list[int]:
+    """Send bodies that never end, at the same time; return the answers' statuses."""
+    statuses: list[int] = []
+
+    async def one() -> None:
+        parts = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+
+        async def receive() -> Any:
+            part = next(parts, None)
+            if part is None:
+                await asyncio.get_running_loop().create_future()
+            return part
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        scope = {"type": "http", "method": "POST", "path": PATH, "raw_path": PATH.encode()}
+        scope |= {"headers": [], "query_string": b"", "http_version": "1.1", "root_path": ""}
+        await front(scope, receive, send)
+
+    sent = [asyncio.create_task(one()) for _ in range(count)]
+    while not all(task.done() for task in sent):
+        await asyncio.sleep(0.02)
+        front.bodies.sweep()
+    return statuses
