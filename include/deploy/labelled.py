@@ -47,7 +47,7 @@ def compare_labelled(
     lists = spec.task == "multiclass" and metric not in LABEL_METRICS
     joined = [
         join_labels(
-            path, labels, spec.monitor.labels.delay, probability=lists, by_arrival=False
+            path, labels, spec.monitor.labels.delay, probability=lists, by_arrival=True
         ).rows
         for path in (champion, challenger)
     ]
