@@ -181,9 +181,8 @@ class Front:
         doors = self._predictions.doors
         call.body = await self.bodies.read(receive, headers.get(_LENGTH))
         try:
-            doors.enter(
-                model
-            )  # only now: a slow sender takes no room from those that can be answered
+            # Only now: a slow sender takes no room from those that can be answered.
+            doors.enter(model)
             call.started = time.perf_counter()
             try:
                 return await self._predictions.answer(call)
