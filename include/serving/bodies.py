@@ -82,9 +82,8 @@ class Bodies:
             raise RuntimeError("a body can only be read in a task")
         # A timer of its own would cost every request 1.5 microseconds, and most bodies are there already.
         self._until[task] = time.monotonic() + self._limits.body_seconds
-        if (
-            len(self._until) > self._limits.arriving
-        ):  # whoever is slow gives way, not whoever is new
+        # Where there are too many, whoever is slow gives way, not whoever is new.
+        if len(self._until) > self._limits.arriving:
             self._give_up(next(iter(self._until)), _overtaken(self._limits.arriving))
         try:
             message = await receive()
