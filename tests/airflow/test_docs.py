@@ -35,6 +35,7 @@ def test_every_operator_has_its_row() -> None:
         "EvergreenOperator",
         "StageOperator",
         "MonitorOperator",
+        "DeployOperator",
         "ScoringOperator",
         "MlflowOperator",
         "ConfigErrorOperator",
