@@ -222,7 +222,7 @@ class Registry(Runs):
         """Return a verified version with its scikit-learn pipeline; from `cache` without asking MLflow when it is there.
 
         Args:
-            version: As returned by this class, or kept by `Version.to_dict`.
+            version: As returned by this class.
             cache: Folder that keeps downloaded versions.
 
         Raises:

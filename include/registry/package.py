@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Version:
-    """One registered version. `to_dict` and `from_dict` let serving restart without MLflow."""
+    """One registered version."""
 
     name: str
     version: str
@@ -83,15 +83,6 @@ class Version:
         """Digest of the version's model folder; None for one Evergreen did not register."""
         ours = self.tags.get(TAG_PRODUCER) == PRODUCER
         return self.tags.get(TAG_DIGEST) if ours else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {**asdict(self), "tags": dict(self.tags), "aliases": list(self.aliases)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Version:
-        """Build a version from what `to_dict` returned."""
-        return cls(**{**values, "tags": dict(values["tags"]), "aliases": tuple(values["aliases"])})
 
 
 def chosen(same: Iterable[Version]) -> Version:

@@ -14,7 +14,7 @@ from include.serving.identity import Identity
 from include.serving.routing import takes
 from include.serving.served import Served
 
-CHAMPION, CHALLENGER, SHADOW, VERSION = "champion", "challenger", "shadow", "version"
+SHADOW, VERSION = "shadow", "version"  # arms beside the roles of `served`
 
 
 class Asked(Protocol):

@@ -54,7 +54,7 @@ class Compiled:
         self._in_order = itemgetter(*names) if len(names) > 1 else lambda of: (of[names[0]],)
 
     def read(self, body: bytes, *, max_rows: int) -> InferRequest:
-        """Check and convert the body of an infer request; see `tensors.read_infer`.
+        """Check and convert the body of an infer request; see `tensors.check_infer`.
 
         Raises:
             RequestError: Anything is wrong with it, naming the input and what to do.

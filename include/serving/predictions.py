@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
-from include.serving.arms import CHALLENGER, CHAMPION, VERSION, Asked, trial
+from include.serving.arms import VERSION, Asked, trial
 from include.serving.batching import Batcher
 from include.serving.ending import end
 from include.serving.engine import Engine, Prediction
@@ -28,7 +28,7 @@ from include.serving.log_rows import Author, Entry
 from include.serving.prediction_log import PredictionLog
 from include.serving.prepared import Prepared, Shelf
 from include.serving.rejection import RequestError
-from include.serving.served import Served
+from include.serving.served import CHALLENGER, CHAMPION, Served
 from include.serving.shadow import Copy, Shadow
 from include.serving.telemetry import Metrics
 from include.serving.trials import Trials

@@ -80,13 +80,13 @@ def read_json(body: bytes) -> Any:
         ) from None
 
 
-def read_infer(
-    body: bytes, schema: Schema, outputs: Sequence[str], *, max_rows: int
+def check_infer(
+    request: Any, schema: Schema, outputs: Sequence[str], *, max_rows: int
 ) -> InferRequest:
     """Check and convert the body of an infer request.
 
     Args:
-        body: JSON as it came.
+        request: The parsed JSON, whatever it is.
         schema: The model's features.
         outputs: Names of the outputs the model has.
         max_rows: Most rows one request may have.
@@ -94,13 +94,6 @@ def read_infer(
     Raises:
         RequestError: Anything is wrong with it, naming the input and what to do.
     """
-    return check_infer(read_json(body), schema, outputs, max_rows=max_rows)
-
-
-def check_infer(
-    request: Any, schema: Schema, outputs: Sequence[str], *, max_rows: int
-) -> InferRequest:
-    """Check and convert a parsed infer request; see `read_infer`."""
     if not isinstance(request, dict):
         raise bad("body", f"must be a JSON object, got {quote(request)}", _TENSOR_FIX)
     identifier = request.get("id")

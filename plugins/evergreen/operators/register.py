@@ -57,13 +57,13 @@ class RegisterOperator(StageOperator):
         manifest = bench.manifest(self.data["snapshot_id"])
         package = self._package(manifest)
         version = bench.registry.find_version(self.model, self.data["fingerprint"])
+        tags = self._tags(context)
         if version is None:
             conversion = self._convert(package, manifest)
             self.log.info("engine %s: %s", *conversion.tags().values())
             package = replace(package, engine=conversion.engine, files=conversion.files)
-            tags = {**self._tags(context), **conversion.tags()}
-        else:  # registering again is only for what a killed attempt left undone
-            tags = self._tags(context)
+            tags |= conversion.tags()
+        # Registering again is only for what a killed attempt left undone: the version keeps its tags.
         version = bench.registry.register(
             package, run_id=run_id, key=self.data["fingerprint"], tags=tags
         )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from include.serving.columns import Schema
 from include.serving.compiled import Compiled
 from include.serving.rejection import RequestError
-from include.serving.tensors import InferRequest, read_infer
+from include.serving.tensors import InferRequest, check_infer, read_json
 from tests.unit.serving.registry import CHURN, FEATURES, TYPES
 from tests.unit.serving.test_fuzz import ANYTHING, TENSORS, nearly_right
 
@@ -32,7 +32,7 @@ def outcome(read: Any) -> Any:
 
 def same(request: Any) -> None:
     body = orjson.dumps(request)
-    careful = outcome(lambda: read_infer(body, SCHEMA, OUTPUTS, max_rows=3))
+    careful = outcome(lambda: check_infer(read_json(body), SCHEMA, OUTPUTS, max_rows=3))
     quick = outcome(lambda: COMPILED.read(body, max_rows=3))
     assert quick == careful
     # 1, 1.0 and True are equal, but not the same to a category

@@ -8,7 +8,7 @@ import pytest
 
 from include.serving.columns import Schema
 from include.serving.rejection import RequestError
-from include.serving.tensors import InferRequest, read_infer
+from include.serving.tensors import InferRequest, check_infer, read_json
 from include.store.features import Features
 
 SCHEMA = Schema(
@@ -42,7 +42,7 @@ def changed(name: str, **changes: Any) -> dict[str, Any]:
 
 def read(request: Any, max_rows: int = 100) -> InferRequest:
     raw = request if isinstance(request, bytes) else orjson.dumps(request)
-    return read_infer(raw, SCHEMA, ("predict", "probability"), max_rows=max_rows)
+    return check_infer(read_json(raw), SCHEMA, ("predict", "probability"), max_rows=max_rows)
 
 
 def test_columns_arrive_as_they_were_sent() -> None:
