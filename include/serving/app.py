@@ -167,7 +167,7 @@ class _Status:
         return as_json(body, 200 if ready else 503)
 
     async def metrics_page(self, _: Request) -> Response:
-        return Response(self._metrics.exposition(), media_type=METRICS_TYPE)
+        return Response(await self._metrics.page(), media_type=METRICS_TYPE)
 
     async def models(self, request: Request) -> Response:
         caller = caller_of(request.scope)

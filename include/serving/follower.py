@@ -299,6 +299,7 @@ class Follower:
         return served
 
     def _report(self, name: str, before: Served | None, after: Served | None) -> None:
+        self._metrics.note_left(name, _parts(before) - _parts(after), _parts(after))
         old = before.champion.version if before and before.champion else None
         new = after.champion.version if after and after.champion else None
         if after is None:
@@ -364,6 +365,13 @@ class Follower:
 
 def _nothing() -> None:
     """Tell nobody."""
+
+
+def _parts(served: Served | None) -> set[str | None]:
+    """Return what is counted by itself: the model, as None, and its versions that are wanted or answer."""
+    if served is None:
+        return set()
+    return {None, *served.wanted.versions, *(engine.version for engine in served.engines)}
 
 
 def _acted_on(models: Mapping[str, Wanted]) -> dict[str, Wanted]:

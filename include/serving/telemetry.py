@@ -6,13 +6,18 @@ Several worker processes report as one where PROMETHEUS_MULTIPROC_DIR is set bef
 writes its numbers into files there, and whichever is asked adds them up. An update costs 2.5 microseconds then and
 0.5 otherwise, so a request makes one (its latency); what else is counted per request is kept in plain numbers
 and handed over when the page is read, and once a second (`Metrics.refresh`).
+
+What was counted of a version that has left is shown a while longer and then goes; with several workers it stays until
+they are started again, since a series in a shared file cannot be taken away.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -32,6 +37,7 @@ _SECONDS = (
 )
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _PREFIX = "evergreen_serving_"
+_KEPT_SECONDS = 600.0  # after which the numbers of what has left go: several scrapes
 _LOG = logging.getLogger("evergreen.serving")
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter that nobody asks for
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -87,9 +93,16 @@ class Info:
 
 
 class Metrics:
-    """The metrics of one serving process, in a collector registry of their own."""
+    """The metrics of one serving process, in a collector registry of their own.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._left: dict[tuple[str, str | None], float] = {}
+        self._writing = asyncio.Lock()
         self.shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._registry = CollectorRegistry()
         self._series: dict[tuple[str, str, str, str], Series] = {}
@@ -214,6 +227,37 @@ class Metrics:
             self.rollout_share.labels(*labels).set(share)
         self._shares = set(shares)
 
+    def note_left(self, model: str, left: Iterable[str | None], here: Iterable[str | None]) -> None:
+        """Note which versions of a model are no longer served and which are; None stands for the model itself.
+
+        May be called from any thread.
+        """
+        for version in here:
+            self._left.pop((model, version), None)
+        for version in left:
+            self._left[model, version] = self._clock()
+
+    def _forget_left(self) -> None:
+        now = self._clock()
+        for (model, version), since in list(self._left.items()):
+            if now - since < _KEPT_SECONDS:
+                continue
+            self._left.pop((model, version), None)
+            if version is None:
+                for metric in (self.loads, self.batch_requests, self.batch_rows, self.labels):
+                    metric.remove_by_labels({"model": model})
+                self.requests.remove_by_labels({"model": model, "version": ""})
+                continue
+            for key in [key for key in self._series if key[:2] == (model, version)]:
+                series = self._series.pop(key)
+                self._tallies.remove(series.answers)
+                self._tallies.remove(series.rows)
+            for metric in (
+                *(self.requests, self.errors, self.seconds, self.rows),
+                *(self.shadow_rows, self.shadow_dropped),
+            ):
+                metric.remove_by_labels({"model": model, "version": version})
+
     def each_refresh(self, call: Callable[[], None]) -> None:
         """Have gauges set whenever the metrics are handed over."""
         self._refreshers.append(call)
@@ -222,12 +266,25 @@ class Metrics:
         """Hand over what is kept in plain numbers; on the event loop only."""
         for tally in self._tallies:
             tally.tell()
+        if not self.shared:
+            self._forget_left()
         for call in self._refreshers:
             call()
+
+    async def page(self) -> bytes:
+        """Return what `exposition` does, written in a thread: a thousand models take a second or two."""
+        async with (
+            self._writing
+        ):  # several readers at once would only take the core from the requests
+            self.refresh()
+            return await asyncio.to_thread(self._written)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format; those of all workers where there are several."""
         self.refresh()
+        return self._written()
+
+    def _written(self) -> bytes:
         if not self.shared:
             return generate_latest(self._registry)
         workers = CollectorRegistry()

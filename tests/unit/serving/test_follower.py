@@ -356,3 +356,20 @@ def test_what_the_disk_did_not_take_is_offered_again(
     full = False
     wait_for(lambda: clock.tick(1.0) and (cache / "state.json").is_file())
     wait_for(lambda: clock.tick(1.0) and (cache / "churn" / ".entry-1.json").is_file())
+
+
+def test_what_is_no_longer_served_is_told_to_the_metrics(
+    churn: MemoryRegistry, make_follower: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower, left = make_follower(), []
+    monkeypatch.setattr(
+        follower._metrics,
+        "note_left",
+        lambda model, gone, here: left.append((model, set(gone), set(here))),
+    )
+    follower.start()
+    wait_for(lambda: champion(follower) == "1")
+    churn.set("churn", "champion", "2")
+    wait_for(lambda: left[-1] == ("churn", {"1"}, {None, "2"}))
+    churn.set("churn", "champion", None)
+    wait_for(lambda: left[-1] == ("churn", {None, "2"}, set()))

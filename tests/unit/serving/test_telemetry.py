@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import pytest
+
+from include.serving import telemetry
 from include.serving.telemetry import Metrics
 from include.settings import ROOT
 
@@ -74,3 +79,48 @@ def test_several_workers_report_as_one(tmp_path: Path) -> None:
     assert 'champion_info{model="churn",version="2"} 0.0' in page
     assert 'rollout_share{mode="canary",model="churn",version="4"} 0.5' in page
     assert "evergreen_serving_pending 4.0" in page
+
+
+def test_versions_that_left_go_after_a_while() -> None:
+    now = [0.0]
+    metrics = Metrics(lambda: now[0])
+    for version in ("3", "4"):
+        metrics.series("churn", version, "champion", "infer").answered(1, 0.2)
+        metrics.errors.labels("churn", version, "champion", "500").inc()
+    metrics.series("price", "3", "champion", "infer").answered(1, 0.2)
+    metrics.labels.labels("churn").inc()
+    metrics.note_left("churn", ["3", "4"], [None])
+    metrics.note_left("churn", [], ["4", None])  # back at once
+    now[0] = 599.0
+    assert 'model="churn",version="3"' in page_of(metrics)
+    now[0] = 600.0
+    page = page_of(metrics)
+    assert ('model="churn"' in page, 'version="3"' in page) == (True, True)
+    churn = [line for line in page.splitlines() if 'model="churn"' in line]
+    assert not [line for line in churn if 'version="3"' in line]
+    assert [line for line in churn if 'version="4"' in line]
+    metrics.note_left("churn", ["4", None], [])
+    now[0] = 1200.0
+    assert "churn" not in page_of(metrics)
+    assert 'version="3"' in page_of(metrics)  # price's
+    metrics.series("churn", "3", "champion", "infer").answered(1, 0.2)  # and it may come back
+    assert 'rows_total{model="churn",version="3"} 1.0' in page_of(metrics)
+
+
+def page_of(metrics: Metrics) -> str:
+    return metrics.exposition().decode()
+
+
+def test_the_page_is_written_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics, threads = Metrics(), []
+
+    def write(registry: object) -> bytes:
+        threads.append(threading.current_thread())
+        return b"page"
+
+    monkeypatch.setattr(telemetry, "generate_latest", write)
+    metrics.each_refresh(lambda: threads.append(threading.current_thread()))
+    assert asyncio.run(metrics.page()) == b"page"
+    refreshed, written = threads
+    assert refreshed is threading.current_thread()
+    assert written is not threading.current_thread()
