@@ -93,7 +93,9 @@ def demo(
 
     monkeypatch.setattr("include.cli.simulate.open_stage", open_stage)
     monkeypatch.setattr("include.stack.airflow_client.open_client", lambda _: airflow)
-    monkeypatch.setattr("include.cli.demo.show_predictions", lambda url, _, *, key: asked.append(url))
+    monkeypatch.setattr(
+        "include.cli.demo.show_predictions", lambda url, _, *, key: asked.append(url)
+    )
     return stage, airflow, asked
 
 
