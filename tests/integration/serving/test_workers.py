@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import time
@@ -82,6 +83,7 @@ def test_workers_end_with_a_killed_parent_and_free_the_port(world: World, tmp_pa
         wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers), 30)
         assert time.monotonic() - started < 15
         assert live(home) == []  # they ended in good order
+        shutil.rmtree(metrics_folder(home, port))  # a parent started here again would do so
 
 
 def test_one_process_is_one_process(world: World, tmp_path: Path) -> None:
