@@ -173,11 +173,7 @@ class Writer:
                 continue  # the chain grew since we looked: look again
             self.finish(self.look())
             return event
-        raise ConflictError(
-            f"Ledger of {self.name}",
-            f"must stand still for a moment, got {TRIES} changes in a row",
-            "Try again; if it stays so, look who writes to it.",
-        )
+        raise restless(self.name)
 
     def settled(self) -> State:
         """Return a state without a pending move, adopting one that was moved by hand in between."""
@@ -204,6 +200,15 @@ class Writer:
                 f"version {version} must be one that Evergreen registered, got {got}",
                 "Choose one of `evergreen history`.",
             )
+
+
+def restless(name: str) -> ConflictError:
+    """Return what is raised after the last try of a compare-and-set on a model's chain."""
+    return ConflictError(
+        f"Ledger of {name}",
+        f"must stand still for a moment, got {TRIES} changes in a row",
+        "Try again; if it stays so, look who writes to it.",
+    )
 
 
 def _applied(move: Event) -> str:

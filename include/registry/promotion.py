@@ -22,6 +22,7 @@ from include.registry.moves import (
     extend,
 )
 from include.registry.pins import Pin, ensure_standing, ensure_unpinned
+from include.registry.rollouts import ensure_not_sent_home
 
 if TYPE_CHECKING:
     from include.registry.gateway import Registry
@@ -38,6 +39,7 @@ def promote(
     reason: str,
     actor: str,
     now: datetime,
+    rollout: str | None = None,
 ) -> Event:
     """Make a version champion, if the champion is still the one it was judged against.
 
@@ -51,13 +53,14 @@ def promote(
         reason: Why, for people.
         actor: Who, as a user's name or a Dag run.
         now: The time, aware.
+        rollout: Id of the rollout that led here, which must not have been stopped; None where none did.
 
     Returns:
         The promotion's event; for a version that is champion already, the event that made it so.
 
     Raises:
         PinnedError: A pin stands, and the version is not champion already; nothing was changed.
-        ConflictError: Another version is champion; nothing was changed.
+        ConflictError: Another version is champion, or the rollout was stopped; nothing was changed.
         ModelError: The version does not exist or is not Evergreen's.
         ServiceError: MLflow or the ledger is away. Calling again finishes what was begun.
     """
@@ -65,6 +68,8 @@ def promote(
     def target(state: State) -> str:
         if state.shown != version:
             ensure_unpinned(ledger, name)
+            if rollout is not None:
+                ensure_not_sent_home(ledger, name, rollout)
         if state.shown in (expected, version):
             return version
         by_hand = "" if state.shown == state.written else f" (moved by hand from {state.written})"

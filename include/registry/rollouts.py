@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from include.errors import ConflictError
+from include.registry.moves import MOVES, PROMOTION, TRIES, restless
 from include.registry.pins import ensure_unpinned
 
 if TYPE_CHECKING:
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 Mode = Literal["canary", "shadow", "ab"]
 #: ABANDONED: nobody judged it, its run ended; the only one that the same run may begin again.
 Outcome = Literal["PROMOTED", "STOPPED", "SUPERSEDED", "ABANDONED"]
+#: Decided against the challenger: nothing of this rollout may be promoted any more.
+SENT_HOME: tuple[Outcome, ...] = ("STOPPED", "SUPERSEDED")
 TAG_ROLLOUT = "evergreen.rollout"
 ROLLOUT = "rollout"
 _CHALLENGER = "challenger"  # the alias, and the ledger's kind of a nomination
-_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,16 @@ def current(ledger: Ledger, name: str) -> Standing | None:
     """Return the rollout that goes on; None when none does."""
     newest = latest(ledger, name)
     return newest if newest is not None and newest.active else None
+
+
+def find_promotion(ledger: Ledger, name: str, standing: Standing) -> Event | None:
+    """Return the move that made the challenger champion since it began; None where none did, or it was undone."""
+    moves = ledger.events(name, MOVES, 1)
+    if not moves or moves[-1].seq < standing.begun:
+        return None
+    said = moves[-1]
+    promoted = said.kind == PROMOTION and said.payload["to"] == standing.rollout.version
+    return said if promoted else None
 
 
 def _fold(events: Iterable[Event], rollout_id: str | None) -> Standing | None:
@@ -237,7 +249,10 @@ def end(
     actor: str,
     now: datetime,
 ) -> Standing | None:
-    """End a rollout; one that has ended keeps its outcome.
+    """End a rollout; one that has ended keeps its outcome, unless its run promoted it after all.
+
+    What the champion's moves say goes first: a version that was made champion since, and still is, ends as
+    PROMOTED whoever ends it; a killed attempt may have come no further than its move.
 
     Args:
         registry: The registry.
@@ -257,9 +272,13 @@ def end(
     """
 
     def wanted(newest: Standing | None) -> dict[str, Any] | None:
-        if newest is None or newest.rollout.id != rollout_id or not newest.active:
+        if newest is None or newest.rollout.id != rollout_id:
+            return None
+        if not newest.active and (newest.outcome, outcome) != ("ABANDONED", "PROMOTED"):
             return None
         said = {"outcome": outcome, "reason": reason, "step": newest.step}
+        if promotion := find_promotion(ledger, name, newest):
+            said |= {"outcome": "PROMOTED", "reason": promotion.payload["reason"]}
         return {"action": "end", **asdict(newest.rollout), **said}
 
     return _written(registry, ledger, name, rollout_id, wanted, actor, now)
@@ -293,17 +312,28 @@ def settle(registry: Registry, ledger: Ledger, name: str) -> None:
 
     The challenger that was sent home loses its alias, unless it was nominated again since.
     """
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         newest = latest(ledger, name)
         going_on = newest is not None and newest.active
         _write_tag(registry, name, newest.rollout.to_tag() if newest and going_on else None)
-        if newest is not None and newest.outcome in ("STOPPED", "SUPERSEDED"):
+        if newest is not None and newest.outcome in SENT_HOME:
             _retire(registry, ledger, name, newest)
         if (
             latest(ledger, name) == newest
         ):  # else somebody wrote in between: ours may have come late
             return
-    raise _restless(name)
+    raise restless(name)
+
+
+def ensure_not_sent_home(ledger: Ledger, name: str, rollout_id: str) -> None:
+    """Refuse to promote what was stopped; for reading and writing as with `pins.ensure_unpinned`.
+
+    Raises:
+        ConflictError: By whom, and why.
+    """
+    standing = latest(ledger, name, rollout_id)
+    if standing is not None and standing.outcome in SENT_HOME:
+        raise _conflict(name, f"must not be stopped to be promoted, got {_said(standing)}")
 
 
 # --- inside -------------------------------------------------------------------------------------------------
@@ -342,7 +372,7 @@ def _written(
 
 def _append(ledger: Ledger, name: str, wanted: _Wanted, actor: str, now: datetime) -> None:
     """Write the row that is wanted after the chain's last one, if one is wanted."""
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         head = ledger.head(name)  # first: whatever is appended after that makes the row fail
         said = wanted(latest(ledger, name))
         if said is None:
@@ -353,7 +383,7 @@ def _append(ledger: Ledger, name: str, wanted: _Wanted, actor: str, now: datetim
         except ConflictError:
             continue  # the chain grew since we looked: look again
         return
-    raise _restless(name)
+    raise restless(name)
 
 
 def _write_tag(registry: Registry, name: str, text: str | None) -> None:
@@ -382,11 +412,3 @@ def _said(standing: Standing | None) -> str:
 
 def _conflict(name: str, rule: str) -> ConflictError:
     return ConflictError(f"rollout of {name}", rule, f"Look at it with `evergreen rollout {name}`.")
-
-
-def _restless(name: str) -> ConflictError:
-    return ConflictError(
-        f"Ledger of {name}",
-        f"must stand still for a moment, got {_TRIES} changes in a row",
-        "Try again; if it stays so, look who writes to it.",
-    )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from include.errors import ConflictError, ModelError, ServiceError
-from include.registry.moves import MOVES, TRIES, State, Writer
+from include.registry.moves import MOVES, TRIES, State, Writer, restless
 from include.registry.pins import Pin, ensure_standing, find_pin, pin, pin_before, pin_of, release
 from include.registry.promotion import bring_back, undo, way_back
 from include.registry.rollouts import current, end, settle
@@ -207,11 +207,7 @@ def _pinned(ask: Rollback, to: str | None) -> Pin:
             )
         except ConflictError:
             continue
-    raise ConflictError(
-        f"Ledger of {ask.name}",
-        f"must stand still for a moment, got {TRIES} changes in a row",
-        "Try again; if it stays so, look who writes to it.",
-    )
+    raise restless(ask.name)
 
 
 def _target(name: str, state: State, standing: Pin | None, to: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,23 +14,28 @@ import pytest
 from airflow.providers.standard.operators import hitl
 from airflow.sdk.exceptions import (
     AirflowFailException,
+    AirflowSkipException,
     DownstreamTasksSkipped,
     TaskAwaitingInput,
     TaskDeferred,
 )
-from evergreen.operators import deploy, deploy_step, finish
+from evergreen.operators import deploy, deploy_decide, deploy_step, finish
 from evergreen.operators.deploy import PromoteOperator
 from evergreen.operators.deploy_decide import AskOperator
 from evergreen.operators.deploy_step import StepOperator
 from evergreen.operators.finish import FinishOperator
+from evergreen.operators.ingest import IngestOperator
+from evergreen.operators.monitor_collect import CollectOperator
 from evergreen.operators.reap import CloseRunsOperator
 from evergreen.triggers.hold import HoldTrigger
 
+from include.errors import ServiceError
 from include.ledger.ledger import Ledger
 from include.registry.rollouts import (
     TAG_ROLLOUT,
     Rollout,
     Standing,
+    begin,
     current,
     end,
     latest,
@@ -83,6 +89,13 @@ class World:
         self.store = FolderStore(root / "store")
         self.registry = MemoryRegistry()
         self.pushed: dict[str, Any] = {}
+        self.states: dict[str, str | None] = {"finish": None}
+        self.runs: dict[str, str] = {"r": "running"}
+
+    def count(self, *, dag_id: str, run_ids: list[str], states: list[str] | None = None) -> int:
+        assert dag_id == "churn__train"
+        found = [self.runs[run] for run in run_ids if run in self.runs]
+        return len([state for state in found if states is None or state in states])
 
     def spec(self, **rules: Any) -> Spec:
         return Spec.model_validate(
@@ -104,10 +117,15 @@ class World:
         push = lambda key, value: self.pushed.__setitem__(key, value)  # noqa: E731
         return {
             "dag_run": SimpleNamespace(
-                dag_id="churn__train", run_id="r", run_type=SimpleNamespace(value="manual")
+                dag_id="churn__train", run_id="r", conf={}, run_type=SimpleNamespace(value="manual")
             ),
             "params": {},
-            "ti": SimpleNamespace(xcom_push=push, try_number=1),
+            "ti": SimpleNamespace(
+                xcom_push=push,
+                try_number=1,
+                get_task_states=lambda dag_id, run_ids: {run: self.states for run in run_ids},
+                get_dr_count=self.count,
+            ),
             "task": SimpleNamespace(get_direct_relatives=lambda upstream: following),
         }
 
@@ -189,7 +207,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     it = World(tmp_path)
-    for module in (deploy, deploy_step, finish):
+    for module in (deploy, deploy_decide, deploy_step, finish):
         monkeypatch.setattr(module, "utc_now", lambda: it.now)
     it.report()
     return it
@@ -339,9 +357,134 @@ def test_nothing_is_promoted_that_no_step_let_pass(world: World) -> None:
     world.traffic("2", "challenger", 3, error="500 ValueError")
     with pytest.raises(DownstreamTasksSkipped):
         world.resume()
-    with pytest.raises(DownstreamTasksSkipped):
+    with pytest.raises(
+        AirflowSkipException
+    ):  # a success would tell who waits for a new champion of one
         world.operator(PromoteOperator).execute(world.context())
+    assert world.pushed["skip_reason"].startswith("STOPPED: it failed on 3 of 3")
     assert world.registry.alias == {"champion": "1"}
+
+
+def begun(world: World, **rules: Any) -> None:
+    """A rollout at its last step, which nobody has judged."""
+    world.report(0.5)
+    with pytest.raises(TaskDeferred):
+        world.step(number=1, share=0.5, rules=rules)
+
+
+def pass_(world: World, **options: Any) -> None:
+    """Let the judge say GO."""
+    world.traffic("1", "champion", 60)
+    world.traffic("2", "challenger", 40)
+    world.now += timedelta(minutes=1)
+    assert world.resume(number=1, share=0.5, **options)["verdict"] == "GO"
+
+
+def check(world: World, **rules: Any) -> None:
+    """What `promote` looks at first."""
+    made = world.operator(PromoteOperator, rules=rules)
+    made.plainly(lambda: made._check_rollout(world.context()))
+
+
+def test_a_step_that_was_marked_green_by_hand_promotes_nothing(world: World) -> None:
+    begun(world)
+    with pytest.raises(AirflowFailException, match="must have the judge's GO at its last step"):
+        check(world)
+    pass_(world)
+    check(world)
+    end_it(world, "ABANDONED")
+    check(world)  # the run was cleared from `promote` on
+    world.report(0.5)
+    with pytest.raises(TaskDeferred):
+        world.step(number=1, share=0.5)
+    with pytest.raises(AirflowFailException, match="got none since it began"):
+        check(world)  # begun anew, it must be judged anew
+
+
+def test_an_ab_test_is_promoted_only_by_who_decides_it(world: World) -> None:
+    begun(world, rollout="ab")
+    pass_(world, rules={"rollout": "ab"})
+    with pytest.raises(AirflowFailException, match="must have a person's yes"):
+        check(world, rollout="ab")
+    with pytest.raises(AirflowFailException, match="must have the labels' yes"):
+        check(world, rollout="ab", decide="labels")
+    wish_promotion(world.ledger, "churn", reason="seen enough", actor="ann", now=world.now)
+    check(world, rollout="ab")
+    check(world, rollout="ab", decide="labels")
+
+
+def end_it(world: World, outcome: Any, reason: str = "complaints") -> None:
+    end(
+        world.registry,
+        world.ledger,
+        "churn",
+        world.rollout_id,
+        outcome=outcome,
+        reason=reason,
+        actor="ann",
+        now=world.now,
+    )
+
+
+def test_a_step_cleared_without_finish_gets_no_traffic(world: World) -> None:
+    with pytest.raises(TaskDeferred):
+        world.step()
+    end_it(world, "ABANDONED")
+    world.states["finish"] = "success"
+    with pytest.raises(AirflowFailException, match="needs `finish` to come after it"):
+        world.step()
+    assert world.registry.tags == {}
+    world.states["finish"] = None
+    with pytest.raises(TaskDeferred):
+        world.step()
+
+
+@pytest.mark.parametrize(
+    ("state", "replaced"), [(None, True), ("failed", True), ("running", False)]
+)
+def test_a_rollout_whose_run_is_gone_blocks_no_other(
+    world: World, state: str | None, replaced: bool
+) -> None:
+    begin(
+        world.registry,
+        world.ledger,
+        "churn",
+        Rollout("old", "7", "canary", 0.0),
+        champion="1",
+        actor="churn__train/old",
+        now=world.now,
+    )
+    if state:
+        world.runs["old"] = state
+    with pytest.raises(TaskDeferred if replaced else AirflowFailException):
+        world.step()
+    assert world.standing.rollout.id == (world.rollout_id if replaced else "old")
+    before = latest(world.ledger, "churn", "old")
+    assert before is not None
+    assert before.outcome == ("SUPERSEDED" if replaced else None)
+
+
+def away(*_: Any) -> None:
+    raise ServiceError("mlflow", "must answer, got nothing", "Start it.")
+
+
+@pytest.mark.parametrize("kind", [FinishOperator, CollectOperator, IngestOperator])
+def test_what_was_decided_while_mlflow_was_away_is_settled_by_whoever_comes_next(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    begun(world)
+    with monkeypatch.context() as patched:
+        patched.setattr(world.registry, "set_model_tag", away)
+        with pytest.raises(ServiceError):
+            end_it(world, "STOPPED")
+    assert world.standing.outcome == "STOPPED"
+    assert TAG_ROLLOUT in world.registry.tags
+    options = {"data": None} if kind is FinishOperator else {}
+    made = kind(task_id="next", model="churn", **options)
+    made.__dict__["bench"] = world.operator().bench
+    with contextlib.suppress(AttributeError):  # the others' work needs more than there is here
+        made.execute(world.context())
+    assert (world.standing.outcome, world.registry.tags) == ("STOPPED", {})
 
 
 def asked(world: World, monkeypatch: pytest.MonkeyPatch) -> AskOperator:
@@ -400,6 +543,31 @@ def test_a_no_and_no_answer_send_it_home(
     assert world.registry.alias == {"champion": "1"}
 
 
+def test_asked_again_people_have_the_rest_of_the_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, context = asked(world, monkeypatch), world.context()
+    context |= {"task_instance": SimpleNamespace(id="t")}
+    for passed, left in ((0, 180), (120, 60), (70, 1)):
+        world.now += timedelta(minutes=passed)
+        with pytest.raises(TaskAwaitingInput) as parked:
+            ask.execute(context)
+        assert parked.value.timeout == timedelta(minutes=left)
+        assert ask.body is not None
+        assert f"No answer until {world.now + timedelta(minutes=left):%Y-%m-%d %H:%M}" in ask.body
+
+
+@pytest.mark.parametrize(("who", "promoted"), [(None, True), ("bob", False)])
+def test_a_yes_said_elsewhere_holds_where_nobody_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch, who: str | None, promoted: bool
+) -> None:
+    ask = asked(world, monkeypatch)
+    wish_promotion(world.ledger, "churn", reason="seen enough", actor="ann", now=world.now)
+    said = ask.execute_complete(world.context(), answer("Reject", who))
+    assert said["chosen_options"] == (["Approve"] if promoted else ["Reject"])
+    assert world.standing.active is promoted
+
+
 def test_finish_leaves_no_canary_behind(world: World) -> None:
     with pytest.raises(TaskDeferred):
         world.step()
@@ -414,16 +582,17 @@ def test_finish_leaves_no_canary_behind(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("under_way", "known", "days", "ended"),
+    ("under_way", "known", "minutes", "ended"),
     [
-        (1, 1, 9, False),  # however long it takes
+        (1, 1, 60, False),
+        (1, 1, 62, True),  # its hold and patience are over: the Dag is paused, nobody looks
         (0, 1, 0, True),  # its run is over, `finish` was killed
-        (0, 0, 1, False),  # `./evergreen run` keeps a database of its own
-        (0, 0, 4, True),  # its run was deleted
+        (0, 0, 60, False),  # `./evergreen run` keeps a database of its own
+        (0, 0, 62, True),  # its run was deleted
     ],
 )
 def test_the_clean_up_ends_what_no_run_looks_after(
-    world: World, under_way: int, known: int, days: int, ended: bool
+    world: World, under_way: int, known: int, minutes: int, ended: bool
 ) -> None:
     with pytest.raises(TaskDeferred):
         world.step()
@@ -434,8 +603,9 @@ def test_the_clean_up_ends_what_no_run_looks_after(
 
     made = CloseRunsOperator(task_id="close_runs")
     made.__dict__["bench"] = world.operator().bench
+    made.__dict__["specs"] = [world.spec()]
     context = world.context() | {"ti": SimpleNamespace(get_dr_count=count)}
-    now = START + timedelta(days=days)
+    now = START + timedelta(minutes=minutes)
     made._end_rollout(context, "churn", now, dry=True)
     assert world.standing.active
     made._end_rollout(context, "churn", now, dry=False)

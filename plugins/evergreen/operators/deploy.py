@@ -108,20 +108,23 @@ class DeployOperator(StageOperator):
             return "a run as of another time has no live traffic"
         return ""
 
+    def send_home(self, standing: Standing) -> str:
+        """Say on the MLflow run how an ended rollout ended, settle what a killed attempt left; return what is said."""
+        from include.registry.rollouts import settle
+
+        settle(self.bench.registry, self.bench.ledger, self.model)
+        said = f"{standing.outcome}: {standing.reason}"
+        self.log.info("version %s goes home: %s", self.challenger, said)
+        self.bench.registry.log(self.data["run_id"], tags={"evergreen.rollout": said})
+        return said
+
     def stop(self, context: Context, standing: Standing) -> NoReturn:
         """End the task green, with the outcome on it, and skip what follows.
 
         Raises:
             DownstreamTasksSkipped: Always.
         """
-        from include.registry.rollouts import settle
-
-        settle(
-            self.bench.registry, self.bench.ledger, self.model
-        )  # a killed attempt may have left it
-        said = f"{standing.outcome}: {standing.reason}"
-        self.log.info("version %s goes home: %s", self.challenger, said)
-        self.bench.registry.log(self.data["run_id"], tags={"evergreen.rollout": said})
+        self.send_home(standing)
         result = {"outcome": standing.outcome, "reason": standing.reason[:1000]}
         context["ti"].xcom_push(key="return_value", value=result)
         following = context["task"].get_direct_relatives(upstream=False)
@@ -166,11 +169,12 @@ class SmokeOperator(DeployOperator):
     def work(self, context: Context) -> dict[str, Any]:
         """Ask; a version that was sent home before is not asked again."""
         from include.deploy.rollout import smoke
+        from include.registry.rollouts import SENT_HOME
 
         self.check_wanted(context)
         self.link_run(context, self.data["run_id"])
         standing = self.standing(context)
-        if standing is not None and standing.outcome in ("STOPPED", "SUPERSEDED"):
+        if standing is not None and standing.outcome in SENT_HOME:
             self.stop(context, standing)
         with self.probe() as probe:
             result = smoke(probe, self.replicas, self.waiting)
@@ -215,7 +219,10 @@ class PromoteOperator(DeployOperator):
         return {"version": result.version, "previous": result.previous, "seconds": result.seconds}
 
     def _check_rollout(self, context: Context) -> None:
-        """Promote nothing that somebody stopped since, and nothing that no step has judged."""
+        """Promote nothing that somebody stopped since, and nothing that the judge did not let pass.
+
+        That the tasks before are green says little: a person can mark them so.
+        """
         if self.goes_directly(context):
             return
         standing = self.standing(context)
@@ -225,8 +232,35 @@ class PromoteOperator(DeployOperator):
                 "must have passed its steps to be promoted, got none begun",
                 "Clear the run from `deploy.smoke` on.",
             )
-        if standing.outcome in ("STOPPED", "SUPERSEDED"):
-            self.stop(context, standing)
+        self._skip_if_sent_home(context, standing)
+        if standing.outcome != "PROMOTED" and standing.wish is None:
+            self._check_judged(standing)
+
+    def _skip_if_sent_home(self, context: Context, standing: Standing) -> None:
+        """Skip, so that nobody who waits for a new champion takes the task for one."""
+        from include.registry.rollouts import SENT_HOME
+
+        if standing.outcome in SENT_HOME:
+            skip(context, self.send_home(standing))
+
+    def _check_judged(self, standing: Standing) -> None:
+        from include.registry.judgements import let_pass
+
+        rules = self.bench.spec.deploy
+        by_labels = rules.rollout == "ab" and rules.decide == "labels"
+        if rules.rollout == "ab" and not by_labels:
+            passed, need = False, "a person's yes"
+        else:
+            last = 0 if rules.rollout == "shadow" else len(rules.steps) - 1
+            passed = let_pass(self.bench.ledger, self.model, standing, last, decides=by_labels)
+            need = "the labels' yes" if by_labels else "the judge's GO at its last step"
+        if not passed:
+            raise ConflictError(
+                f"rollout of {self.model}",
+                f"must have {need} to be promoted, got none since it began",
+                "Clear the run from `deploy.smoke` on, or let it take over while it goes on: "
+                f"`evergreen rollout {self.model} --promote`.",
+            )
 
     def _promote(self, context: Context) -> Event:
         from include.registry.promotion import promote
@@ -243,9 +277,14 @@ class PromoteOperator(DeployOperator):
                 reason=self.verdict["reason"],
                 actor=run_key(context),
                 now=utc_now(),
+                rollout=self.rollout_id(context),
             )
         except PinnedError as error:  # pinned since we looked
             skip(context, str(error))
+        except ConflictError:
+            if standing := self.standing(context):  # stopped since we looked
+                self._skip_if_sent_home(context, standing)
+            raise
 
     def _undo(self, context: Context, move: Event) -> Event:
         from include.registry.promotion import undo

@@ -23,8 +23,9 @@ _BODY = """Version **{version}** of **{model}** has answered {share:.0%} of the 
 |---|---|---|
 {rows}
 
-No answer within {patience} is a no: the champion stays.
+No answer until {until} UTC is a no: the champion stays.
 """
+_LEAST = timedelta(minutes=1)
 _SHOWN = {
     "requests": "requests",
     "failures": "failures",
@@ -39,7 +40,7 @@ class AskOperator(ApprovalOperator):
 
     Args:
         model: Name of the model.
-        patience: Time to answer.
+        patience: Time to answer, from when the last step began.
         data: What `ingest` returned.
         verdict: What `evaluate` returned.
         version: What `register` returned.
@@ -103,6 +104,9 @@ class AskOperator(ApprovalOperator):
         standing = self.step.plainly(lambda: self.step.standing_or_stop(context))
         if standing.wish is not None or not standing.active:
             return {"verdict": "GO", "reason": "decided before"}
+        now = utc_now()
+        # Asked again after a kill or a clear, people do not have all the time anew.
+        self.response_timeout = max(_LEAST, self.patience - (now - standing.since))
         judged = self.step.look(standing)
         self.body = _BODY.format(
             model=self.model,
@@ -111,7 +115,7 @@ class AskOperator(ApprovalOperator):
             share=standing.rollout.share,
             since=f"{standing.began:%Y-%m-%d %H:%M}",
             reason=judged.reason,
-            patience=self.patience,
+            until=f"{now + self.response_timeout:%Y-%m-%d %H:%M}",
             rows=_table(judged.numbers),
         )
         return super().execute(context)
@@ -121,19 +125,25 @@ class AskOperator(ApprovalOperator):
         said = event.get("chosen_options")
         if said:
             who = (event.get("responded_by_user") or {}).get("name")
-            self.step.plainly(lambda: self._record(context, said == [self.APPROVE], who))
+            yes = said == [self.APPROVE]
+            if self.step.plainly(lambda: self._record(context, yes, who)):
+                event = event | {"chosen_options": [self.APPROVE]}
         return super().execute_complete(context, event)
 
-    def _record(self, context: Context, yes: bool, who: str | None) -> None:
+    def _record(self, context: Context, yes: bool, who: str | None) -> bool:
+        """Write the answer down; return whether the challenger takes over.
+
+        Where nobody answered, what somebody said elsewhere (`evergreen rollout --promote`) is the answer.
+        """
         from include.registry.rollouts import end, wish_promotion
 
         bench, standing = self.step.bench, self.step.standing_or_stop(context)
         actor, now = who or "nobody in time", utc_now()
-        if not standing.active:
-            return
+        if not standing.active or (who is None and standing.wish is not None):
+            return True
         if yes:
             wish_promotion(bench.ledger, self.model, reason="approved", actor=actor, now=now)
-            return
+            return True
         end(
             bench.registry,
             bench.ledger,
@@ -144,6 +154,7 @@ class AskOperator(ApprovalOperator):
             actor=run_key(context),
             now=now,
         )
+        return False
 
 
 def _table(numbers: Mapping[str, Any]) -> str:

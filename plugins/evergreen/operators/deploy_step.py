@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 from evergreen.operators.deploy import DeployOperator
 from evergreen.operators.stage import run_key, skip, utc_now
 from evergreen.triggers.hold import HoldTrigger
-from include.errors import DataError, PinnedError, ServiceError
+from include.errors import ConflictError, DataError, PinnedError, ServiceError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from include.deploy.evidence import Evidence
     from include.deploy.judge import Judgement
     from include.registry.rollouts import Outcome, Standing
 
-JUDGEMENT = "judgement"
+_FINISH = "finish"
+_UNDER_WAY = ["queued", "running"]
+_OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
 _FIRST_LOOK = timedelta(seconds=5)  # what is plainly broken shall go home within seconds
 _SHORTEST, _LONGEST = timedelta(seconds=10), timedelta(minutes=5)
 
@@ -73,35 +74,77 @@ class StepOperator(DeployOperator):
 
     def _take(self, context: Context) -> Standing:
         """Begin the rollout and take the step, or find that done."""
-        from include.registry.rollouts import Rollout, begin, step
+        from include.registry.rollouts import SENT_HOME, step
 
-        bench, mine = self.bench, self.rollout_id(context)
         standing = self.standing(context)
-        if standing is not None and standing.outcome in ("STOPPED", "SUPERSEDED"):
+        if standing is not None and standing.outcome in SENT_HOME:
             self.stop(context, standing)
         if standing is not None and standing.outcome == "PROMOTED":
             return standing
-        who: dict[str, Any] = {"actor": run_key(context), "now": utc_now()}
-        mode: Any = bench.spec.deploy.rollout
+        self._check_finish(context)
+        self._replace_orphan(context)
+        self._begin(context)
+        return step(
+            self.bench.registry,
+            self.bench.ledger,
+            self.model,
+            self.rollout_id(context),
+            number=self.number,
+            share=self.share,
+            actor=run_key(context),
+            now=utc_now(),
+        )
+
+    def _begin(self, context: Context) -> None:
+        from include.registry.rollouts import Rollout, begin
+
+        mode: Any = self.bench.spec.deploy.rollout
         try:
             begin(
-                bench.registry,
-                bench.ledger,
+                self.bench.registry,
+                self.bench.ledger,
                 self.model,
-                Rollout(mine, self.challenger, mode, 0.0),
+                Rollout(self.rollout_id(context), self.challenger, mode, 0.0),
                 champion=self.champion,
-                **who,
+                actor=run_key(context),
+                now=utc_now(),
             )
         except PinnedError as error:  # pinned since we looked
             skip(context, str(error))
-        return step(
-            bench.registry,
-            bench.ledger,
+
+    def _check_finish(self, context: Context) -> None:
+        """Send no traffic to a challenger that nothing will take it from again: a task cleared without `finish`."""
+        run = context["dag_run"]
+        states = context["ti"].get_task_states(dag_id=run.dag_id, run_ids=[run.run_id])
+        found = states.get(run.run_id, {}).get(_FINISH)
+        if found in _OVER:
+            raise ConflictError(
+                f"rollout of {self.model}",
+                f"needs `{_FINISH}` to come after it, got one that is over ({found})",
+                "Clear the task again together with what is downstream of it.",
+            )
+
+    def _replace_orphan(self, context: Context) -> None:
+        """End an earlier run's rollout that goes on while that run does not: it was deleted, or killed."""
+        from include.registry.rollouts import current, end
+
+        other = current(self.bench.ledger, self.model)
+        if other is None or other.rollout.id == self.rollout_id(context):
+            return
+        dag_id, _, run_id = other.actor.partition("/")
+        if dag_id != context["dag_run"].dag_id or context["ti"].get_dr_count(
+            dag_id=dag_id, run_ids=[run_id], states=_UNDER_WAY
+        ):
+            return  # `begin` says whose it is
+        end(
+            self.bench.registry,
+            self.bench.ledger,
             self.model,
-            mine,
-            number=self.number,
-            share=self.share,
-            **who,
+            other.rollout.id,
+            outcome="SUPERSEDED",
+            reason=f"its run is not under way, and {run_key(context)} begins",
+            actor=run_key(context),
+            now=utc_now(),
         )
 
     # --- looking --------------------------------------------------------------------------------------------
@@ -164,50 +207,35 @@ class StepOperator(DeployOperator):
 
     def look(self, standing: Standing) -> Judgement:
         """Judge the step on what the prediction log holds now."""
-        from include.deploy.judge import judge
+        from include.deploy.look import look
 
-        spec = self.bench.spec
-        return judge(
-            self._evidence(standing),
-            spec.deploy,
-            spec.primary,
-            age=utc_now() - standing.since,
+        return look(
+            self.bench.spec,
+            self.bench.store,
+            mode=standing.rollout.mode,
+            champion=standing.champion or "",
+            challenger=standing.rollout.version,
+            since=standing.since,
+            now=utc_now(),
             decides=self.decides,
         )
-
-    def _evidence(self, standing: Standing) -> Evidence:
-        from include.deploy.evidence import gather, unreadable
-
-        try:
-            return gather(
-                self.bench.spec,
-                self.bench.store,
-                mode=standing.rollout.mode,
-                champion=standing.champion or "",
-                challenger=standing.rollout.version,
-                since=standing.since,
-            )
-        except (ServiceError, DataError) as error:
-            self.log.warning("%s", error)
-            return unreadable(str(error))
 
     def _defer(self, standing: Standing) -> None:
         until = next_look(self.bench.spec.deploy.hold, standing.since, utc_now())
         self.defer(trigger=HoldTrigger(until.isoformat()), method_name="resume")
 
     def _record(self, context: Context, standing: Standing, judged: Judgement) -> None:
-        """Write down what the judge said, once for each beginning of a step."""
-        key = f"{JUDGEMENT}/{standing.rollout.id}/{standing.begun}/{self.task_id}/{judged.verdict}"
-        payload = {
-            "rollout": standing.rollout.id,
-            "version": standing.rollout.version,
-            "step": standing.step,
-            "share": standing.rollout.share,
-            "verdict": judged.verdict,
-            "reason": judged.reason,
-            "numbers": judged.numbers,
-        }
-        self.bench.ledger.record(self.model, JUDGEMENT, key, payload, run_key(context), utc_now())
+        from include.registry.judgements import record
+
+        record(
+            self.bench.ledger,
+            self.model,
+            standing,
+            {"verdict": judged.verdict, "reason": judged.reason, "numbers": judged.numbers},
+            decides=self.decides,
+            actor=run_key(context),
+            now=utc_now(),
+        )
 
     def _end(self, context: Context, standing: Standing, outcome: Outcome, reason: str) -> None:
         from include.registry.rollouts import end

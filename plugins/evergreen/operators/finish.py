@@ -49,11 +49,17 @@ class FinishOperator(StageOperator):
         self.log.info("run closed%s", f"; failed: {', '.join(failed)}" if failed else "")
 
     def _end_rollout(self, context: Context) -> None:
-        """End a rollout of this run that nobody decided: somebody ended the run, or one of its tasks failed."""
-        from include.registry.rollouts import current, end
+        """End a rollout of this run that nobody decided: somebody ended the run, or one of its tasks failed.
 
-        standing = current(self.bench.ledger, self.model)
+        One that was decided may still have its traffic: whoever wrote that down may not have reached MLflow.
+        """
+        from include.registry.rollouts import end, latest, settle
+
+        standing = latest(self.bench.ledger, self.model)
         if standing is None or standing.actor != run_key(context):
+            return
+        if not standing.active:
+            settle(self.bench.registry, self.bench.ledger, self.model)
             return
         end(
             self.bench.registry,

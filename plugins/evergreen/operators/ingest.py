@@ -38,7 +38,9 @@ class IngestOperator(StageOperator):
     def work(self, context: Context) -> dict[str, Any]:
         """Ingest, open the MLflow run, look up what is known of this data."""
         from include.ingest.ingest import ingest
+        from include.registry.rollouts import settle
 
+        settle(self.bench.registry, self.bench.ledger, self.model)  # ended while MLflow was away
         bench, champion = self.bench, self._champion()
         expected = self._expected(champion)
         result = ingest(

@@ -30,9 +30,13 @@ class CollectOperator(MonitorOperator):
     def work(self, context: Context) -> dict[str, Any]:
         """Collect; every attempt of a run means the same window."""
         from include.monitor.windows import latest_window
+        from include.registry.rollouts import settle
 
         require_conf(context["dag_run"].conf, parameters.MONITORING)
-        bench, at = self.bench, pass_time(context)
+        bench = self.bench
+        # A rollout may have been ended while MLflow was away: its challenger must not keep its traffic till the night.
+        settle(bench.registry, bench.ledger, self.model)
+        at = pass_time(context)
         champion = self.champion()
         if champion is None:
             skip(context, "the model has no champion yet")

@@ -25,6 +25,7 @@ from include.spec.loader import load_spec, spec_paths
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from include.registry.rollouts import Standing
     from include.spec.schema import Spec
 
 PARAM_NAMES = ("dry_run",)
@@ -147,15 +148,16 @@ class CloseRunsOperator(ReapOperator):
         return closed
 
     def _end_rollout(self, context: Context, model: str, now: datetime, *, dry: bool) -> None:
-        """End a rollout whose run is over; `finish` does so, unless it was killed or its run was deleted."""
+        """End a rollout that nobody looks after; `finish` does so, unless it was killed or its run was deleted."""
         from include.registry.rollouts import current, end, settle
 
         standing = current(self.bench.ledger, model)
-        if standing is None or _goes_on(context, standing.actor, now - standing.began):
+        why = self._left_alone(context, model, standing, now) if standing is not None else ""
+        if standing is None or not why:
             if not dry and self.has_history(model):
                 settle(self.bench.registry, self.bench.ledger, model)
             return
-        self.log.info("%s: the rollout of version %s has no run", model, standing.rollout.version)
+        self.log.info("%s: the rollout of version %s: %s", model, standing.rollout.version, why)
         if not dry:
             end(
                 self.bench.registry,
@@ -163,10 +165,23 @@ class CloseRunsOperator(ReapOperator):
                 model,
                 standing.rollout.id,
                 outcome="ABANDONED",
-                reason="its run is over",
+                reason=why,
                 actor=run_key(context),
                 now=now,
             )
+
+    def _left_alone(self, context: Context, model: str, standing: Standing, now: datetime) -> str:
+        """Return why nobody looks after a rollout; empty where somebody may."""
+        rules = next((spec.deploy for spec in self.specs if spec.model == model), None)
+        if rules is not None and now - standing.since > rules.hold + rules.patience:
+            return "nobody ended it when its hold and its patience were over"  # a paused Dag, a deleted run
+        dag_id, _, run_id = standing.actor.partition("/")
+        count = context["ti"].get_dr_count
+        if count(dag_id=dag_id, run_ids=[run_id], states=_UNDER_WAY):
+            return ""
+        if now - standing.began < _STRANGE and not count(dag_id=dag_id, run_ids=[run_id]):
+            return ""
+        return "its run is over"
 
     def _close_all(
         self, context: Context, model: str, now: datetime, *, dry: bool
@@ -215,15 +230,6 @@ def _alive(context: Context, tags: Mapping[str, str], now: datetime) -> bool:
     if count(dag_id=dag_id, run_ids=[run_id], states=_UNDER_WAY):
         return True
     return age < _STRANGE.total_seconds() and not count(dag_id=dag_id, run_ids=[run_id])
-
-
-def _goes_on(context: Context, key: str, age: timedelta) -> bool:
-    """Return whether a Dag run, given by its key, may still be at work."""
-    dag_id, _, run_id = key.partition("/")
-    count = context["ti"].get_dr_count
-    if count(dag_id=dag_id, run_ids=[run_id], states=_UNDER_WAY):
-        return True
-    return age < _STRANGE and not count(dag_id=dag_id, run_ids=[run_id])
 
 
 class ExpireRequestsOperator(ReapOperator):

@@ -7,7 +7,7 @@ from include.errors import ConflictError
 from include.ledger.ledger import Ledger
 from include.registry import rollouts
 from include.registry.gateway import Registry
-from include.registry.promotion import nominate, promote
+from include.registry.promotion import nominate, promote, undo
 from include.registry.rollouts import TAG_ROLLOUT, Rollout
 
 pytestmark = pytest.mark.server
@@ -179,6 +179,63 @@ def test_an_abandoned_one_begins_again_from_the_first_step(world):
     standing = world.begin(now=later)
     assert (standing.step, standing.rollout.share, standing.began) == (-1, 0.0, later)
     assert world.step(0, 0.1, now=later).rollout.share == 0.1
+
+
+def take_over(world, name, ledger=None, **options):
+    return promote(
+        world.registry,
+        ledger or world.ledger,
+        name,
+        "2",
+        expected="1",
+        key="t",
+        reason="it is better",
+        actor="run",
+        now=NOW,
+        **options,
+    )
+
+
+def test_a_stop_that_comes_before_the_promotions_row_wins(world, name):
+    world.begin()
+    world.step(0, 0.1)
+
+    class Slow(Ledger):
+        """Somebody stops the rollout after all checks, before the row."""
+
+        def record(self, model, kind, *args, **options):
+            if kind == "promotion":
+                world.end("STOPPED", "complaints")
+            return super().record(model, kind, *args, **options)
+
+    with pytest.raises(ConflictError, match=r"must not be stopped .* got STOPPED .* complaints"):
+        take_over(world, name, Slow(world.url), rollout="r1")
+    assert world.aliases == {"champion": "1"}
+    assert take_over(world, name, rollout="another").payload["to"] == "2"
+
+
+@pytest.mark.parametrize("outcome", ["ABANDONED", "STOPPED"])
+def test_what_is_champion_ends_as_promoted(world, name, outcome):
+    world.begin()
+    take_over(world, name, rollout="r1")
+    ended = world.end(outcome, "its run ended")  # `promote` was killed after its move
+    assert (ended.outcome, ended.reason) == ("PROMOTED", "it is better")
+    assert world.tag is None
+
+
+def test_a_promotion_that_was_taken_back_can_be_stopped(world, registry, name):
+    world.begin()
+    move = take_over(world, name, rollout="r1")
+    undo(registry, world.ledger, name, move=move, key="u", reason="", actor="run", now=NOW)
+    assert world.end("STOPPED", "complaints").outcome == "STOPPED"
+
+
+def test_an_abandoned_one_may_be_promoted_after_all(world, name):
+    world.begin()
+    world.end("ABANDONED", "its run ended")
+    take_over(world, name, rollout="r1")
+    assert world.end("PROMOTED", "it is better").outcome == "PROMOTED"
+    assert world.end("STOPPED", "complaints").outcome == "PROMOTED", "that one holds"
 
 
 def test_ending_what_never_began(world):
