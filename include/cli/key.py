@@ -59,6 +59,7 @@ def add(name: str, models: str, expires: timedelta | None, as_json: bool) -> Non
     first = not ledger.api_keys() and not settings.serving_key.get_secret_value()
     key, text = ledger.add_api_key(name, scope, now=now, lifetime=expires)
     own = ensure_client_key(settings, ledger, now)
+    _warn_of_strangers(scope, settings)
     if as_json:
         print_json(_shown(key, now) | {"key": text})
         return
@@ -69,6 +70,17 @@ def add(name: str, models: str, expires: timedelta | None, as_json: bool) -> Non
         click.echo(f"Deploy and the command line have key {own.id}, kept in {where}.", err=True)
     if first:
         click.echo("From now on serving asks every caller for a key.", err=True)
+
+
+def _warn_of_strangers(scope: list[str], settings: Settings) -> None:
+    """Say which models of a scope have no spec: a key may come before its model, but a typo locks people out."""
+    from include.spec.loader import spec_paths
+
+    known = [path.stem for path in spec_paths(settings)]
+    strangers = [name for name in scope if name != "*" and name not in known]
+    if strangers:
+        hint = f"Known models: {', '.join(known) or 'none'}."
+        click.echo(f"No spec is called {', '.join(strangers)}. {hint}", err=True)
 
 
 @command.command("list")

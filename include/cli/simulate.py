@@ -173,7 +173,7 @@ def open_stage(spec: Spec, settings: Settings, *, follow: bool = False) -> Itera
             airflow,
             follow=(lambda dag, run: follow_run(airflow, dag, run)) if follow else None,
             warn=lambda text: console.print(f"! {text}", style="yellow", markup=False),
-            key=settings.client_key,
+            key=lambda: settings.client_key,
         )
         with stage:
             yield stage

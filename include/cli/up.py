@@ -63,7 +63,11 @@ def start_stack(timeout: float = 240.0) -> Up:
 
         reports = lifecycle.Reports(say=console.print, progress=progress)
         result = lifecycle.up(get_settings(), reports, timeout=timeout)
-    console.print("Already up." if result.already else f"Up after {result.seconds:.0f} s.")
+    console.print(
+        "Already up. Other settings count after `./evergreen down` and `up`."
+        if result.already
+        else f"Up after {result.seconds:.0f} s."
+    )
     _print_places(result)
     return result
 

@@ -136,7 +136,8 @@ def way_back(name: str, state: State, to: str | None) -> str:
     if goal is None or goal == state.shown:
         raise ConflictError(
             f"MLflow model {name!r}",
-            f"a rollback needs another version than the champion {state.shown}, got {goal}",
+            f"a rollback needs another version than the champion {state.shown}, "
+            f"got {'no earlier champion' if goal is None else goal}",
             f"Name one with `--to`; `evergreen history {name}` lists them.",
         )
     return goal

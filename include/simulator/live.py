@@ -74,7 +74,7 @@ class LiveStage:
         follow: Called with the Dag and run id to wait for a training run; returns its result.
         warn: Called with what went wrong without ending the play.
         patience: Seconds to wait for the log.
-        key: API key of serving; empty for none.
+        key: Gives the API key of serving, empty for none; asked at each request, for a first one may come meanwhile.
     """
 
     spec: Spec
@@ -85,16 +85,20 @@ class LiveStage:
     follow: Callable[[str, str], RunResult] | None = None
     warn: Callable[[str], None] = lambda _: None
     patience: float = 30.0
-    key: str = field(default="", repr=False)
+    key: Callable[[], str] = field(default=lambda: "", repr=False)
     _http: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
         self._http = httpx.Client(
             base_url=self.serving.rstrip("/"),
-            headers=key_header(self.key),
+            auth=self._with_key,
             timeout=30,
             trust_env=False,
         )
+
+    def _with_key(self, request: httpx.Request) -> httpx.Request:
+        request.headers.update(key_header(self.key()))
+        return request
 
     def __enter__(self) -> Self:
         return self
