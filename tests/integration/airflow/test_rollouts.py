@@ -111,7 +111,11 @@ class World:
         context = {
             "dag_run": run,
             "params": {},
-            "ti": SimpleNamespace(xcom_push=lambda **_: None, try_number=1),
+            "ti": SimpleNamespace(
+                xcom_push=lambda **_: None,
+                try_number=1,
+                get_task_states=lambda dag_id, run_ids: {each: {} for each in run_ids},
+            ),
             "task": SimpleNamespace(get_direct_relatives=lambda **_: []),
         }
         event: Any = None

@@ -167,13 +167,14 @@ def test_a_refusal_is_logged_without_what_was_sent(world: World) -> None:
     secret = "someone@example.com"
     with world.serve() as client:
         client.post(INFER, json=request(client))
+        columns = list(FEATURES.names)
         refused = client.post(
-            INVOKE, json={"dataframe_split": {"columns": ["age"], "data": [[secret, 1]]}}
+            INVOKE, json={"dataframe_split": {"columns": columns, "data": [[secret, 1]]}}
         )
         assert secret in refused.text
         assert client.post("/v2/models/nobody/infer", json={}).status_code == 404
     rows = [row for row in world.log() if row["_error"]]
-    assert [row["_error"] for row in rows] == ["400 row 0: must have 1 values, one per column"]
+    assert [row["_error"] for row in rows] == ["400 row 0: must have 5 values, one per column"]
     assert {rows[0][name] for name in FEATURES.names} == {None}
     assert (rows[0]["_prediction"], rows[0]["_score"], rows[0]["_version"]) == (None, None, "3")
     assert len(world.log()) == 4

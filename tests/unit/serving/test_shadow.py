@@ -19,7 +19,7 @@ def test_its_latency_is_what_it_computed_and_not_how_long_it_was_kept(monkeypatc
     """The event loop comes first: a wait for it says nothing about the version."""
     monkeypatch.setattr(Author, "of", lambda engine: None)
     logged: list[Entry] = []
-    shadow = Shadow(SimpleNamespace(put=logged.append), MagicMock(), 100)
+    shadow = Shadow(SimpleNamespace(put=logged.append), MagicMock(), 100, 2**20)
     threads: list[int] = []
 
     def wait(_: Any) -> None:
