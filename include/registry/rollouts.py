@@ -81,6 +81,7 @@ class Standing:
         wish: Who wants it promoted without further judging, and why; None where nobody said so.
         outcome: How it ended; None while it goes on.
         reason: Why it ended.
+        ended: When; None while it goes on.
         begun: The ledger's row of its beginning.
         seq: The ledger's newest row of it.
     """
@@ -94,6 +95,7 @@ class Standing:
     wish: tuple[str, str] | None
     outcome: Outcome | None
     reason: str
+    ended: datetime | None
     begun: int
     seq: int
 
@@ -137,7 +139,7 @@ def _fold(events: Iterable[Event], rollout_id: str | None) -> Standing | None:
             rollout = Rollout(said["id"], said["version"], said["mode"], said["share"])
             champion, actor = said["champion"], event.actor
             seq = event.seq
-            found = Standing(rollout, champion, actor, at, -1, at, None, None, "", seq, seq)
+            found = Standing(rollout, champion, actor, at, -1, at, None, None, "", None, seq, seq)
         elif found is not None:
             found = replace(found, seq=event.seq, **_change(found, event, at))
     return found
@@ -150,7 +152,7 @@ def _change(before: Standing, event: Event, at: datetime) -> dict[str, Any]:
         return {"rollout": moved, "step": said["step"], "since": at}
     if said["action"] == "promote":
         return {"wish": (event.actor, said["reason"])}
-    return {"outcome": said["outcome"], "reason": said["reason"]}
+    return {"outcome": said["outcome"], "reason": said["reason"], "ended": at}
 
 
 # --- writing ------------------------------------------------------------------------------------------------

@@ -44,6 +44,8 @@ def _read_infer(body: bytes, version: Prepared, max_rows: int) -> Asked:
 
 
 def _name_infer(asked: Asked, given: str | None) -> str:
+    if given:  # refused where it is too long, though the body's goes first
+        given = request_id(given, ID_HEADER)
     return request_id(cast(InferRequest, asked).id or given)
 
 

@@ -84,7 +84,7 @@ class World:
     """One model with a champion and a challenger, and a clock."""
 
     def __init__(self, root: Path) -> None:
-        self.now = START
+        self.now = self.run_began = START
         self.ledger = Ledger(f"sqlite:///{root}/ledger.db")
         self.store = FolderStore(root / "store")
         self.registry = MemoryRegistry()
@@ -117,7 +117,11 @@ class World:
         push = lambda key, value: self.pushed.__setitem__(key, value)  # noqa: E731
         return {
             "dag_run": SimpleNamespace(
-                dag_id="churn__train", run_id="r", conf={}, run_type=SimpleNamespace(value="manual")
+                dag_id="churn__train",
+                run_id="r",
+                conf={},
+                run_type=SimpleNamespace(value="manual"),
+                start_date=self.run_began,
             ),
             "params": {},
             "ti": SimpleNamespace(
@@ -573,9 +577,13 @@ def test_finish_leaves_no_canary_behind(world: World) -> None:
         world.step()
     made = FinishOperator(task_id="finish", model="churn", data=None)
     made.__dict__["bench"] = world.operator().bench
-    made.execute(world.context())
+    for _ in "first try", "after a kill":
+        with pytest.raises(AirflowFailException, match="must be decided before its run ends"):
+            made.execute(world.context())
     assert (world.standing.outcome, world.registry.tags) == ("ABANDONED", {})
     assert current(world.ledger, "churn") is None
+    world.run_began = world.now + timedelta(minutes=1)  # cleared; now there is nothing to roll out
+    made.execute(world.context())
     with pytest.raises(TaskDeferred):  # cleared, it begins again
         world.step()
     assert world.standing.active

@@ -186,7 +186,7 @@ class Stack:
         dag: str = "train",
     ) -> None:
         """Start a run of one of a model's Dags as soon as the Dag is there."""
-        self.airflow.wait_for_dag(f"{model}__{dag}", timeout=60)
+        self.airflow.wait_for_dag(f"{model}__{dag}", timeout=120)
         self.airflow.trigger(f"{model}__{dag}", conf, run_id)
 
     def wait(

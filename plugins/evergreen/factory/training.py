@@ -128,7 +128,7 @@ def _tasks(spec: Spec) -> None:
         data=data.output,
         # Once more: a process that was killed after its task's end told nobody.
         on_success_callback=notifiers(spec, "rejection", "promotion", "rollback"),
-    ).as_teardown()
+    ).as_teardown(on_failure_fail_dagrun=True)
     admit >> data >> valid >> train >> verdict >> version >> deploy >> finish
 
 

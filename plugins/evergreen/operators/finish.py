@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen.operators.mlflow_base import failed_tasks
 from evergreen.operators.stage import StageOperator, run_key, utc_now
+from include.errors import ConflictError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -31,8 +32,22 @@ class FinishOperator(StageOperator):
         return self.model
 
     def work(self, context: Context) -> None:
-        """End the rollout, then close the run."""
-        self._end_rollout(context)
+        """End the rollout, then close the run.
+
+        Raises:
+            ConflictError: The run ended before its rollout was decided; raised when all is done.
+        """
+        abandoned = self._end_rollout(context)
+        self._close_run(context)
+        if abandoned is not None:
+            # Airflow takes a run that a person marked as failed for a success where the rest is skipped.
+            raise ConflictError(
+                f"{self.model}: rollout of version {abandoned}",
+                "must be decided before its run ends, got a run that ended first",
+                "The champion has all traffic. Clear the run to roll it out again.",
+            )
+
+    def _close_run(self, context: Context) -> None:
         registry = self.bench.registry
         # Killed between opening the run and returning, `ingest` leaves nothing but the run itself.
         run_id = (
@@ -48,27 +63,34 @@ class FinishOperator(StageOperator):
         registry.finish_run(run_id, "FAILED" if failed else "FINISHED")
         self.log.info("run closed%s", f"; failed: {', '.join(failed)}" if failed else "")
 
-    def _end_rollout(self, context: Context) -> None:
+    def _end_rollout(self, context: Context) -> str | None:
         """End a rollout of this run that nobody decided: somebody ended the run, or one of its tasks failed.
 
         One that was decided may still have its traffic: whoever wrote that down may not have reached MLflow.
+
+        Returns:
+            The version whose rollout ended so, also at an earlier try of this; None for none.
         """
         from include.registry.rollouts import end, latest, settle
 
         standing = latest(self.bench.ledger, self.model)
         if standing is None or standing.actor != run_key(context):
-            return
-        if not standing.active:
+            return None
+        if standing.active:
+            standing = end(
+                self.bench.registry,
+                self.bench.ledger,
+                self.model,
+                standing.rollout.id,
+                outcome="ABANDONED",
+                reason="its run ended before it was decided",
+                actor=run_key(context),
+                now=utc_now(),
+            )
+        else:
             settle(self.bench.registry, self.bench.ledger, self.model)
-            return
-        end(
-            self.bench.registry,
-            self.bench.ledger,
-            self.model,
-            standing.rollout.id,
-            outcome="ABANDONED",
-            reason="its run ended before it was decided",
-            actor=run_key(context),
-            now=utc_now(),
-        )
-        self.log.warning("the rollout of version %s was ended", standing.rollout.version)
+        # A run that was cleared began anew: what was left of it before is no fault of this time.
+        if standing is None or standing.ended is None or standing.outcome != "ABANDONED":
+            return None
+        began = context["dag_run"].start_date
+        return standing.rollout.version if began is None or standing.ended >= began else None

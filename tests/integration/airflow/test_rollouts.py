@@ -43,6 +43,7 @@ RULES = {
     "timeout": "1m",
 }
 SHARE = 0.3
+MODEL = "rolled"  # MLflow is shared with the tests of the shipped models
 
 
 def people_of(values: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -71,7 +72,7 @@ class World:
             pipeline.set_params(estimator=bad)
         path = self.folder / f"{key}.skops"
         package = Package(
-            name="churn",
+            name=MODEL,
             model_path=path,
             sha256=dump_model(pipeline, path),
             features=FEATURES,
@@ -88,7 +89,7 @@ class World:
 
     def roll(self, version: str, mode: str) -> tuple[list[str], Standing]:
         """Run the tasks as Airflow would; return how each ended."""
-        self.registry.set_alias("churn", "challenger", version, expected=None)
+        self.registry.set_alias(MODEL, "challenger", version, expected=None)
         step = {"number": 0, "share": 1.0 if mode == "shadow" else SHARE}
         tasks: list[tuple[type, dict[str, Any]]] = [
             (SmokeOperator, {}),
@@ -100,13 +101,13 @@ class World:
             ends.append(self._task(kind, version, mode, options))
             if ends[-1] == "stopped":
                 break
-        standing = latest(self.ledger, "churn")
+        standing = latest(self.ledger, MODEL)
         assert standing is not None
         return ends, standing
 
     def _task(self, kind: type, version: str, mode: str, options: dict[str, Any]) -> str:
         run = SimpleNamespace(
-            dag_id="churn__train", run_id=f"r{version}", run_type=SimpleNamespace(value="manual")
+            dag_id=f"{MODEL}__train", run_id=f"r{version}", run_type=SimpleNamespace(value="manual")
         )
         context = {
             "dag_run": run,
@@ -133,21 +134,22 @@ class World:
                 return "done"
 
     def _operator(self, kind: type, version: str, mode: str, options: dict[str, Any]) -> Any:
-        champion = self.registry.aliases("churn")["champion"]
+        champion = self.registry.aliases(MODEL)["champion"]
         made = kind(
             task_id="task",
-            model="churn",
+            model=MODEL,
             data={"run_id": self.run_id, "champion": {"version": champion}, "fingerprint": version},
             verdict={"verdict": "PROMOTE", "reason": "it is better"},
             version={"version": version, "verdict": "PROMOTE"},
             **options,
         )
+        steps = {"steps": [SHARE * 100]} if mode == "canary" else {}
         spec = Spec.model_validate(
             {
-                "model": "churn",
+                "model": MODEL,
                 "task": "binary",
                 "ingest": {"source": {"kind": "file", "path": "x.csv"}, "target": "churned"},
-                "deploy": RULES | {"rollout": mode},
+                "deploy": RULES | {"rollout": mode} | steps,
             }
         )
         store = open_store(self.settings.store_uri)
@@ -177,7 +179,7 @@ def world(mlflow_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         }
         settings.home.mkdir()
         it = World(settings, Registry(mlflow_url), Ledger(settings.ledger_dsn), folder)
-        it.registry.set_alias("churn", "champion", it.register("good"), expected=None)
+        it.registry.set_alias(MODEL, "champion", it.register("good"), expected=None)
         command = [sys.executable, "-m", "include.serving"]
         with (
             run_process(command, folder / "serving.log", environment),
@@ -189,20 +191,20 @@ def world(mlflow_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def _serves(client: ServingClient) -> bool:
     try:
-        return client.example("churn").ok
+        return client.example(MODEL).ok
     except Exception:  # noqa: BLE001  not there yet
         return False
 
 
 @pytest.fixture
 def asking(world: World) -> Iterator[People]:
-    it = People(world.settings.serving, "churn", people_of(rows(60)), far="age")
+    it = People(world.settings.serving, MODEL, people_of(rows(60)), far="age")
     yield it
     it.stop()
 
 
 def ended_at(world: World) -> float:
-    ends = [e for e in world.ledger.events("churn", "rollout") if e.payload["action"] == "end"]
+    ends = [e for e in world.ledger.events(MODEL, "rollout") if e.payload["action"] == "end"]
     return datetime.fromisoformat(ends[-1].at).timestamp()
 
 
@@ -225,8 +227,8 @@ def test_a_bad_challenger_goes_home_by_itself(
     assert ends == ["done", "stopped"]
     assert (standing.outcome, standing.rollout.mode) == ("STOPPED", mode)
     assert re.search(reason, standing.reason), standing.reason
-    assert world.registry.aliases("churn") == {"champion": "1"}
-    assert TAG_ROLLOUT not in world.registry.model_tags("churn")
+    assert world.registry.aliases(MODEL) == {"champion": "1"}
+    assert TAG_ROLLOUT not in world.registry.model_tags(MODEL)
     assert {status for _, status, _ in asking.answers} == {200}, "nobody got an error"
     during = asking.between(standing.began.timestamp(), ended_at(world))
     theirs = sum(other == version for _, _, other in during)
@@ -246,10 +248,10 @@ def test_a_good_one_takes_over(world: World, asking: People) -> None:
     ends, standing = world.roll(version, "canary")
     assert (ends, standing.outcome) == (["done", "done", "done"], "PROMOTED"), standing.reason
     asking.stop()
-    assert world.registry.aliases("churn") == {"champion": version, "previous_champion": "1"}
-    assert TAG_ROLLOUT not in world.registry.model_tags("churn")
+    assert world.registry.aliases(MODEL) == {"champion": version, "previous_champion": "1"}
+    assert TAG_ROLLOUT not in world.registry.model_tags(MODEL)
     assert {status for _, status, _ in asking.answers} == {200}
-    (judged,) = world.ledger.events("churn", "judgement")[-1:]
+    (judged,) = world.ledger.events(MODEL, "judgement")[-1:]
     assert judged.payload["verdict"] == "GO"
     assert judged.payload["numbers"]["challenger"]["rows"] >= RULES["min_rows"]
     print(f"\n{judged.payload['reason']}")
