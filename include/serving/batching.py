@@ -9,12 +9,12 @@ docs/serving.md. All of it runs on the event loop, apart from the predictions.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 from include.serving.columns import Columns
 from include.serving.engine import Engine, Prediction
@@ -38,12 +38,14 @@ class Part:
         rows: How many rows.
         answer: What comes back; cancelling it costs the others nothing.
         started: Whether the call is under way.
+        seconds: How long the call computed, whoever else was in it; 0 before its end.
     """
 
     columns: Columns
     rows: int
     answer: asyncio.Future[Prediction]
     started: bool = False
+    seconds: float = 0.0
 
 
 class Batcher:
@@ -82,7 +84,7 @@ class Batcher:
         self._running += 1
         self._requests.observe(len(parts))
         self._rows.observe(sum(part.rows for part in parts))
-        call = loop.run_in_executor(self._pool, together, engine, [part.columns for part in parts])
+        call = loop.run_in_executor(self._pool, _timed, engine, [part.columns for part in parts])
         call.add_done_callback(lambda done: self._done(engine, parts, done))
 
     def _next(self) -> list[Part]:
@@ -100,19 +102,26 @@ class Batcher:
         self,
         engine: Engine,
         parts: Sequence[Part],
-        done: asyncio.Future[list[Prediction | Exception]],
+        done: asyncio.Future[tuple[list[Prediction | Exception], float]],
     ) -> None:
         self._running -= 1
         self._start(engine, asyncio.get_running_loop())
         fault = asyncio.CancelledError() if done.cancelled() else done.exception()
-        answers: Sequence[Any] = [fault] * len(parts) if fault else done.result()
+        answers, seconds = ([fault] * len(parts), 0.0) if fault else done.result()
         for part, answer in zip(parts, answers, strict=True):
             if part.answer.done():
                 continue
+            part.seconds = seconds
             if isinstance(answer, BaseException):
                 part.answer.set_exception(answer)
             else:
                 part.answer.set_result(answer)
+
+
+def _timed(engine: Engine, parts: Sequence[Columns]) -> tuple[list[Prediction | Exception], float]:
+    """Return what `together` does, and how many seconds it took."""
+    began = time.perf_counter()
+    return together(engine, parts), time.perf_counter() - began
 
 
 def together(engine: Engine, parts: Sequence[Columns]) -> list[Prediction | Exception]:

@@ -17,7 +17,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from include.serving.arms import Asked
-from include.serving.batching import Batcher, pays
+from include.serving.batching import Batcher
 from include.serving.engine import Engine, Prediction
 from include.serving.limits import Limits
 from include.serving.rejection import RequestError
@@ -43,8 +43,8 @@ class Trials:
         self._width = min(width, _THREADS)
         self._open: dict[tuple[str, str], _Trial] = {}
 
-    async def predict(self, engine: Engine, asked: Asked, began: float) -> Prediction:
-        """Return a challenger's prediction.
+    async def predict(self, engine: Engine, asked: Asked, began: float) -> tuple[Prediction, float]:
+        """Return a challenger's prediction, and how many seconds it computed.
 
         Args:
             engine: The challenger.
@@ -80,30 +80,27 @@ class _Trial:
         self._pool = ThreadPoolExecutor(
             width, "challenger", initializer=partial(threadpool_limits, limits=1)
         )
-        self._most_rows, name = limits.batch_rows, engine.model.name
-        joins = Batcher(self._pool, width, limits.batch_rows, metrics, name)
-        self._batcher = joins if pays(engine) else None
+        name = engine.model.name
+        self._batcher = Batcher(self._pool, width, limits.batch_rows, metrics, name)
         self._asked: dict[asyncio.Future[Prediction], float] = {}  # with the time it has
 
-    async def predict(self, engine: Engine, asked: Asked, seconds: float) -> Prediction:
+    async def predict(
+        self, engine: Engine, asked: Asked, seconds: float
+    ) -> tuple[Prediction, float]:
         now = time.monotonic()
         if len(self._asked) >= _PLACES:
             raise _too_late(seconds) if next(iter(self._asked.values())) < now else _full(engine)
-        future = self._begin(engine, asked)
+        part = self._batcher.predict(engine, asked.columns, asked.rows)
+        future = part.answer
         self._asked[future] = now + seconds
         future.add_done_callback(self._done)
         await asyncio.wait((future,), timeout=seconds)
         if not future.done():
             raise _too_late(seconds)
-        return future.result()
+        return future.result(), part.seconds
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _begin(self, engine: Engine, asked: Asked) -> asyncio.Future[Prediction]:
-        if self._batcher is not None and asked.rows < self._most_rows:
-            return self._batcher.predict(engine, asked.columns, asked.rows).answer
-        return asyncio.wrap_future(self._pool.submit(engine.predict, asked.columns))
 
     def _done(self, future: asyncio.Future[Any]) -> None:
         del self._asked[future]

@@ -16,12 +16,13 @@ import httpx
 
 from include.errors import EvergreenError, ServiceError, SpecError
 from include.settings import Settings
-from include.stack.airflow_replies import failure, last_error
+from include.stack.airflow_replies import database_was_busy, failure, last_error
 from include.stack.credentials import read_credentials
 from include.stack.layout import get_layout
 from include.stack.status import running_settings
 
 _PAGE = 100
+_BUSY_TRIES = 3  # each has waited five seconds for the lock already
 #: States in which nothing more happens to a run.
 FINISHED_RUN = ("success", "failed")
 _FAILED_TASK = ("failed", "upstream_failed")
@@ -147,6 +148,10 @@ class AirflowClient:
         answer = self._authorized(method, path, options)
         if answer.status_code == 401:  # the token ran out, or the keys changed with a restart
             self._token = None
+            answer = self._authorized(method, path, options)
+        for _ in range(_BUSY_TRIES):
+            if not database_was_busy(answer):
+                break
             answer = self._authorized(method, path, options)
         if answer.is_success:
             return answer.json() if answer.content else None

@@ -37,6 +37,11 @@ def failure(answer: httpx.Response, what: str, url: str) -> EvergreenError:
     )
 
 
+def database_was_busy(answer: httpx.Response) -> bool:
+    """Whether Airflow's database refused: nothing was recorded then, and SQLite mostly has been locked."""
+    return answer.status_code == 500 and _detail(answer) == "Database error"
+
+
 def _detail(answer: httpx.Response) -> str:
     try:
         detail = answer.json()["detail"]

@@ -71,8 +71,6 @@ def _migrate(database: Database, environment: Mapping[str, str], log: Path) -> N
                 contextlib.closing(sqlite3.connect(copy)) as new,
             ):
                 old.backup(new)
-                # The new file must not find a journal of the old one beside it.
-                old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         url = f"sqlite:///{copy}"
         command = ["mlflow", "db", "upgrade", url]
         if database.package == "apache-airflow":
@@ -92,9 +90,6 @@ def _migrate(database: Database, environment: Mapping[str, str], log: Path) -> N
                 f"must be created or upgraded by `{' '.join(command[:3])}`, got exit status {finished.returncode}",
                 f"See {log}; the file itself was left as it was.",
             )
-        # So that readers and the writer do not wait for each other; SQLite keeps that in the file.
-        with contextlib.closing(sqlite3.connect(copy)) as made:
-            made.execute("PRAGMA journal_mode=WAL")
         copy.replace(database.path)
         write_private(database.stamp, version(database.package))
     finally:

@@ -125,6 +125,23 @@ def test_trigger_sends_what_airflow_asks_for(airflow: Airflow, client: AirflowCl
     assert airflow.seen == [("POST /api/v2/dags/d/dagRuns", body)]
 
 
+@pytest.mark.parametrize(("busy", "works"), [(2, True), (9, False)])
+def test_a_locked_database_is_asked_again(
+    airflow: Airflow, client: AirflowClient, busy: int, works: bool
+) -> None:
+    def reply(_: dict[str, Any]) -> Reply:
+        locked = len(airflow.seen) <= busy
+        return (500, {"detail": {"reason": "Database error"}}) if locked else (200, {"state": "x"})
+
+    airflow.replies["GET /dags/d/dagRuns/r"] = reply
+    if works:
+        assert client.run("d", "r") == {"state": "x"}
+    else:
+        with pytest.raises(ServiceError, match=r"got status 500.*Database error"):
+            client.run("d", "r")
+    assert len(airflow.seen) == min(busy + 1, 4)
+
+
 @pytest.mark.parametrize(
     ("status", "detail", "kind", "words"),
     [

@@ -39,7 +39,7 @@ def test_telemetry_and_examples_are_off(environment: dict[str, str]) -> None:
 
 def test_everything_is_kept_in_the_home(environment: dict[str, str], layout: Layout) -> None:
     assert environment["AIRFLOW_HOME"] == str(layout.home / "airflow")
-    url = f"sqlite:///{layout.home}/airflow/airflow.db?timeout=60"
+    url = f"sqlite:///{layout.home}/airflow/airflow.db"
     assert environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == url
     assert environment["EVERGREEN_HOME"] == str(layout.home)
 
