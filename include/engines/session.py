@@ -49,6 +49,7 @@ class OnnxPredictor:
     ) -> None:
         self.preparation, self.codes, self.ties = preparation, codes, ties
         self.has_probability = bool(len(codes))
+        self._each = [codes[n : n + 1] for n in range(len(codes))]
         self.size_bytes = len(graph) * _SESSION_FACTOR + _SESSION_BYTES
         self._session = start_session(graph)
         self._wanted = [PROBABILITY if self.has_probability else VALUE]
@@ -58,14 +59,24 @@ class OnnxPredictor:
 
     def answer(self, columns: Columns) -> Answer:
         """Predict; see `include.engines.predictor.Predictor`."""
-        found = None
         if self._one is not None and len(next(iter(columns.values()))) == 1:
             found = self._one.run(columns)
-        if found is None:
-            found = self._session.run(self._wanted, {INPUT: self.preparation.matrix(columns)})[0]
+            if found is not None:
+                return self._answer_of_one(found)
+        found = self._session.run(self._wanted, {INPUT: self.preparation.matrix(columns)})[0]
         if not self.has_probability:
             return Answer(found.reshape(-1), None)
         return Answer(self.codes[most_probable(found, self.ties)], found)
+
+    def _answer_of_one(self, found: npt.NDArray[np.float64]) -> Answer:
+        """Return the same of one row; in plain Python, where NumPy's calls would cost 15 us."""
+        if not self.has_probability:
+            return Answer(found.reshape(-1), None)
+        row = found[0].tolist()
+        if self.ties == "last":
+            row.reverse()
+            return Answer(self._each[-1 - row.index(max(row))], found)
+        return Answer(self._each[row.index(max(row))], found)
 
 
 class _OneRow(threading.local):

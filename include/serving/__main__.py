@@ -51,6 +51,7 @@ def serve(settings: Settings, listener: socket.socket, *, replaces: bool = False
     from include.serving.access import open_access
     from include.serving.access_log import AccessLog
     from include.serving.app import create_app
+    from include.serving.direct import Direct
     from include.serving.follower import Follower
     from include.serving.prediction_log import LogLimits
     from include.serving.replicas import Reporter
@@ -83,6 +84,7 @@ def serve(settings: Settings, listener: socket.socket, *, replaces: bool = False
         app,
         log_config=None,
         access_log=False,
+        http=Direct,
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,

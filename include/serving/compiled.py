@@ -50,6 +50,7 @@ class Compiled:
     def __init__(self, schema: Schema, outputs: Sequence[str]) -> None:
         self._schema, self._outputs = schema, tuple(outputs)
         self._accepted = _accepted(schema)
+        self._beside, self._width = tuple(schema.beside), len(schema.names)
         names = schema.names
         self._in_order = itemgetter(*names) if len(names) > 1 else lambda of: (of[names[0]],)
 
@@ -116,12 +117,11 @@ class Compiled:
     def _request(
         self, document: dict[str, Any], columns: Columns, rows: int
     ) -> InferRequest | None:
-        schema = self._schema
-        beside = {name: columns.pop(name) for name in schema.beside if name in columns}
-        if len(columns) != len(schema.names):
+        beside = {name: columns.pop(name) for name in self._beside if name in columns}
+        if len(columns) != self._width:
             return None
         key = routing_key(document["parameters"]) if "parameters" in document else None
-        identity = schema.identity(beside, "input") if beside else NOBODY
+        identity = self._schema.identity(beside, "input") if beside else NOBODY
         values = None
         if rows == 1:
             values = tuple([data[0] for data in self._in_order(columns)])

@@ -50,9 +50,9 @@ class LoadedModel:
     folder: Path
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Prediction:
-    """What a model says about some rows.
+    """What a model says about some rows. Not declared frozen only because that makes each cost more.
 
     Args:
         predict: Label (as in the training data) or number per row, as plain values.
@@ -164,8 +164,10 @@ class Engine:
                     data = [label if isinstance(label, str) else str(label) for label in data]
                 made.append(tensor(name, self.label_datatype, data, [rows]))
             elif prediction.probability is not None:
-                shape = [rows, len(self.classes)]
-                made.append(tensor(name, "FP64", prediction.probability.ravel(), shape))
+                shape, found = [rows, len(self.classes)], prediction.probability
+                # Of one row a list is made and written faster than an array is looked into.
+                flat = found[0].tolist() if rows == 1 else found.ravel()
+                made.append(tensor(name, "FP64", flat, shape))
         return made
 
     def input_metadata(self) -> list[dict[str, Any]]:

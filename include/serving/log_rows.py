@@ -101,8 +101,9 @@ class Entry:
             total += (8 + _OBJECT_BYTES) * rows
             if self.prediction.probability is not None:
                 total += self.prediction.probability.nbytes
-        for identity in (self.identity.keys, self.identity.times):
-            total += (8 + _OBJECT_BYTES) * len(identity or ())
+        if self.identity is not NOBODY:
+            for identity in (self.identity.keys, self.identity.times):
+                total += (8 + _OBJECT_BYTES) * len(identity or ())
         return total
 
 

@@ -80,9 +80,9 @@ class PredictionLog:
 
     def put(self, entry: Entry) -> None:
         """Take an entry; the oldest ones go where there is no room."""
-        rows = entry.rows
+        rows, size = entry.rows, entry.size
         with self._lock:
-            self._queue.append((entry, rows, size := entry.size))
+            self._queue.append((entry, rows, size))
             self._rows += rows
             self._bytes += size
             self._queued.count += rows

@@ -36,6 +36,9 @@ from include.serving.trials import Trials
 __all__ = ["Answer", "Call", "Limits", "Predictions"]
 _LARGE = 64 * 1024  # bytes of a body that is read in a thread: about a millisecond
 _MANY = 4096  # values in an answer that is written in a thread: about as long
+_SHORT = (
+    16 * 1024
+)  # bytes of a body for `at_once`; longer ones would gain little, and may be read twice
 _UNSEEN = (
     429,
     503,
@@ -127,6 +130,26 @@ class Predictions:
         if self._shadow:
             self._shadow.close()
 
+    def at_once(self, call: Call) -> Answer | None:
+        """Return the answer to a request that is plainly right and soon answered; None for a look by `answer`.
+
+        Nothing is noted of a request that it gives back or fails on.
+        """
+        engine, most_ms = call.engine, self.limits.inline_ms
+        version = self.shelf.of(engine)
+        # During a rollout both versions are to be timed on the same way.
+        in_rollout = call.version is None and call.served.rollout is not None
+        if in_rollout or len(call.body) > _SHORT or version.expected_ms(1) > most_ms:
+            return None
+        asked = call.form.read(call.body, version, self.limits.rows)
+        if version.expected_ms(asked.rows) > most_ms or not _is_brief(asked, engine):
+            return None
+        named = call.form.name(asked, call.given_id)
+        prediction = engine.predict(asked.columns)
+        spent = time.perf_counter() - call.started
+        data = call.form.write(engine, asked, prediction, named)
+        return self._noted(call, version, call.arm, asked, prediction, named, data, spent)
+
     async def answer(self, call: Call) -> Answer:
         """Return the answer to a request whose body is there.
 
@@ -169,12 +192,27 @@ class Predictions:
         else:
             prediction = await self._elsewhere(call, version, engine, asked)
         spent = time.perf_counter() - call.started - call.tried
-        if asked.rows * (1 + len(engine.classes)) <= _MANY:
+        if _is_brief(asked, engine):
             data = call.form.write(engine, asked, prediction, named)
         else:
             data = await self._in_thread(
                 call, lambda: call.form.write(engine, asked, prediction, named)
             )
+        return self._noted(call, version, arm, asked, prediction, named, data, spent, waited)
+
+    def _noted(
+        self,
+        call: Call,
+        version: Prepared,
+        arm: str,
+        asked: Asked,
+        prediction: Prediction,
+        named: str,
+        data: bytes,
+        spent: float,
+        waited: float = 0.0,
+    ) -> Answer:
+        """Leave what was answered with the prediction log and the metrics."""
         if self._log is not None and call.logged:
             self._log.put(
                 Entry(
@@ -281,6 +319,11 @@ class Predictions:
                 error=f"{status} {why}",
             )
         )
+
+
+def _is_brief(asked: Asked, engine: Engine) -> bool:
+    """Whether an answer is written on the event loop."""
+    return asked.rows * (1 + len(engine.classes)) <= _MANY
 
 
 def _brief(error: RequestError) -> str:

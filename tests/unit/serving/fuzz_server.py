@@ -6,6 +6,7 @@ from pathlib import Path
 import uvicorn
 
 from include.serving.app import create_app
+from include.serving.direct import Direct
 from include.serving.follower import Follower
 from include.serving.prediction_log import LogLimits
 from include.serving.telemetry import Metrics
@@ -25,4 +26,12 @@ if __name__ == "__main__":
         store=open_store(str(folder / "store")),
         log_limits=LogLimits(seconds=0.5),
     )
-    uvicorn.run(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=port,
+        http=Direct,
+        proxy_headers=False,
+        log_config=None,
+        access_log=False,
+    )
