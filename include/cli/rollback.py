@@ -70,6 +70,8 @@ def command(name: str, version: str | None, reason: str, as_json: bool) -> None:
 
 def _print(result: RollbackResult) -> None:
     was = f"was {result.previous}" if result.previous else "there was none"
+    if result.previous == result.version:
+        was = "as before"
     click.echo(f"Champion of {result.model}: version {result.version} ({was}).")
     click.echo(f"Nothing is promoted until `./evergreen unpin {result.model}`.")
     click.echo(result.said)

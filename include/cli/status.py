@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from include.stack.status import ComponentStatus, Status
 
 _EXIT_DOWN = 3
+_STARTING = 60.0  # seconds a process may take before its first answer
 
 
 @click.command(short_help="Say what runs, and where.")
@@ -58,7 +59,8 @@ def _row(item: ComponentStatus) -> list[str]:
     if item.healthy:
         word = "[green]healthy[/]"
     elif item.process.state == "RUNNING":
-        word = "[yellow]no answer[/]"
+        starting = item.process.uptime is not None and item.process.uptime < _STARTING
+        word = "[yellow]starting[/]" if starting else "[yellow]no answer[/]"
     else:
         word = f"[red]{item.process.state.lower()}[/]"
     return [

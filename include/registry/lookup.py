@@ -33,7 +33,7 @@ def choose_version(registry: Registry, name: str, wanted: str | None = None) -> 
         find_spec(name)
         raise ModelError(
             f"MLflow model {name!r}",
-            f"must have version {wanted or 'any'}, got none",
+            f"must have {f'version {wanted}' if wanted else 'a version'}, got none",
             f"Train it: `./evergreen trigger {name}`.",
         )
     aliases = registry.aliases(name)

@@ -26,6 +26,12 @@ def load_test(registry: Registry, name: str, version: str, cache: Path) -> None:
         ModelError: It failed.
         ServiceError: MLflow is away.
     """
+    if registry.get_version(name, version) is None:
+        raise ModelError(
+            f"model {name} version {version}",
+            "must exist in the registry, got no such version",
+            f"Choose one of `evergreen history {name}`.",
+        )
     try:
         build_engine(RegistrySource(registry).load(name, version, cache))
     except EvergreenError as error:

@@ -211,6 +211,34 @@ def test_the_champions_clock_starts_when_it_is_asked(
     assert spent["champion"] < 400
 
 
+def test_a_challenger_is_charged_for_its_computing_and_not_for_its_thread(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The champion, asked on the event loop, has no thread to wait for."""
+    real_begin, real_predict, busy, slow = trials._Trial.predict, Engine.predict, 0.3, 0.1
+
+    async def after_others(self: Any, *args: Any) -> Any:
+        for _ in range(self._pool._max_workers):
+            self._pool.submit(time.sleep, busy)
+        return await real_begin(self, *args)
+
+    def predict(self: Engine, columns: Any) -> Any:
+        if self.version == "4":
+            time.sleep(slow)
+        return real_predict(self, columns)
+
+    with world.serve(requests=Limits(inline_ms=10_000)) as client:
+        body = client.get("/v2/models/churn/example").json()
+        roll_out(world, client, "canary", share=1.0)
+        monkeypatch.setattr(trials._Trial, "predict", after_others)
+        monkeypatch.setattr(Engine, "predict", predict)
+        began = time.perf_counter()
+        assert ask(client, body, id="q")["model_version"] == "4"
+        assert time.perf_counter() - began > busy
+    (latency,) = {row["_latency_ms"] for row in world.log() if row["_request_id"] == "q"}
+    assert slow * 1000 <= latency < busy * 1000
+
+
 def test_a_callers_fault_is_not_held_against_the_challenger(world: World) -> None:
     with world.serve() as client:
         roll_out(world, client, "canary", share=1.0)
