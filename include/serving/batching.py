@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from include.serving.columns import Columns
 from include.serving.engine import Engine, Prediction
 from include.serving.telemetry import Metrics
 
+Outcome = tuple[Prediction | Exception, float]
 _FIXED_MS = 0.3  # below, the way to a thread costs as much as the call: nothing is gained
 _SHARE = 4  # the fixed cost must be that of so many rows
 
@@ -84,7 +86,7 @@ class Batcher:
         self._running += 1
         self._requests.observe(len(parts))
         self._rows.observe(sum(part.rows for part in parts))
-        call = loop.run_in_executor(self._pool, _timed, engine, [part.columns for part in parts])
+        call = loop.run_in_executor(self._pool, together, engine, [part.columns for part in parts])
         call.add_done_callback(lambda done: self._done(engine, parts, done))
 
     def _next(self) -> list[Part]:
@@ -102,30 +104,26 @@ class Batcher:
         self,
         engine: Engine,
         parts: Sequence[Part],
-        done: asyncio.Future[tuple[list[Prediction | Exception], float]],
+        done: asyncio.Future[list[Outcome]],
     ) -> None:
         self._running -= 1
         self._start(engine, asyncio.get_running_loop())
         fault = asyncio.CancelledError() if done.cancelled() else done.exception()
-        answers, seconds = ([fault] * len(parts), 0.0) if fault else done.result()
-        for part, answer in zip(parts, answers, strict=True):
+        answers: Sequence[Any] = [(fault, 0.0)] * len(parts) if fault else done.result()
+        for part, (answer, seconds) in zip(parts, answers, strict=True):
+            part.seconds = seconds
             if part.answer.done():
                 continue
-            part.seconds = seconds
             if isinstance(answer, BaseException):
                 part.answer.set_exception(answer)
             else:
                 part.answer.set_result(answer)
 
 
-def _timed(engine: Engine, parts: Sequence[Columns]) -> tuple[list[Prediction | Exception], float]:
-    """Return what `together` does, and how many seconds it took."""
-    began = time.perf_counter()
-    return together(engine, parts), time.perf_counter() - began
-
-
-def together(engine: Engine, parts: Sequence[Columns]) -> list[Prediction | Exception]:
+def together(engine: Engine, parts: Sequence[Columns]) -> list[Outcome]:
     """Return each part's own rows of one prediction; where that fails, each part is asked about alone.
+
+    With each comes how many seconds its call took, whoever else was in it.
 
     Args:
         engine: What predicts.
@@ -137,21 +135,24 @@ def together(engine: Engine, parts: Sequence[Columns]) -> list[Prediction | Exce
     joined: Columns = {
         name: list(chain.from_iterable(part[name] for part in parts)) for name in parts[0]
     }
-    whole = _alone(engine, joined)
+    whole, seconds = _alone(engine, joined)
     if isinstance(whole, Exception) or len(whole.predict) != sum(counts):
         return [_alone(engine, part) for part in parts]
-    answers: list[Prediction | Exception] = []
+    answers: list[Outcome] = []
     start = 0
     for count in counts:
         rows = slice(start, start + count)
         probability = None if whole.probability is None else whole.probability[rows]
-        answers.append(Prediction(whole.predict[rows], probability))
+        answers.append((Prediction(whole.predict[rows], probability), seconds))
         start += count
     return answers
 
 
-def _alone(engine: Engine, columns: Columns) -> Prediction | Exception:
+def _alone(engine: Engine, columns: Columns) -> Outcome:
+    began = time.perf_counter()
+    answer: Prediction | Exception
     try:
-        return engine.predict(columns)
+        answer = engine.predict(columns)
     except Exception as error:  # noqa: BLE001  whatever an estimator raises, it is this request's answer
-        return error
+        answer = error
+    return answer, time.perf_counter() - began

@@ -129,19 +129,19 @@ class Front:
         headers = _read(given)
         if target is None or headers.get(_TYPE) != _PLAIN_JSON or _ENCODING in headers:
             return None
-        call = self._known(headers, target, arrived)
-        if call is None:
-            return None
-        call.body, call.started = body, began
-        doors, model = self._predictions.doors, call.served.name
+        doors = self._predictions.doors
         try:
             if self._access is not None and not self._access.open:
                 admit(self._access, {"path": path, "headers": given})
-            doors.enter(model)
+            call = self._known(headers, target, arrived)
+            if call is None:
+                return None
+            call.body, call.started = body, began
+            doors.enter(call.served.name)
             try:
                 answer = self._predictions.at_once(call)
             finally:
-                doors.leave(model)
+                doors.leave(call.served.name)
         except Exception:  # noqa: BLE001  the long way meets it again, and has the words for it
             return None
         if answer is not None:

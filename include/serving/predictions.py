@@ -36,9 +36,6 @@ from include.serving.trials import Trials
 __all__ = ["Answer", "Call", "Limits", "Predictions"]
 _LARGE = 64 * 1024  # bytes of a body that is read in a thread: about a millisecond
 _MANY = 4096  # values in an answer that is written in a thread: about as long
-_SHORT = (
-    16 * 1024
-)  # bytes of a body for `at_once`; longer ones would gain little, and may be read twice
 _UNSEEN = (
     429,
     503,
@@ -139,7 +136,7 @@ class Predictions:
         version = self.shelf.of(engine)
         # During a rollout both versions are to be timed on the same way.
         in_rollout = call.version is None and call.served.rollout is not None
-        if in_rollout or len(call.body) > _SHORT or version.expected_ms(1) > most_ms:
+        if in_rollout or version.expected_ms(1) > most_ms:
             return None
         asked = call.form.read(call.body, version, self.limits.rows)
         if version.expected_ms(asked.rows) > most_ms or not _is_brief(asked, engine):

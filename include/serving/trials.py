@@ -17,7 +17,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from include.serving.arms import Asked
-from include.serving.batching import Batcher
+from include.serving.batching import Batcher, pays
 from include.serving.engine import Engine, Prediction
 from include.serving.limits import Limits
 from include.serving.rejection import RequestError
@@ -80,8 +80,8 @@ class _Trial:
         self._pool = ThreadPoolExecutor(
             width, "challenger", initializer=partial(threadpool_limits, limits=1)
         )
-        name = engine.model.name
-        self._batcher = Batcher(self._pool, width, limits.batch_rows, metrics, name)
+        most = limits.batch_rows if pays(engine) else 1  # else each goes alone, as to its champion
+        self._batcher = Batcher(self._pool, width, most, metrics, engine.model.name)
         self._asked: dict[asyncio.Future[Prediction], float] = {}  # with the time it has
 
     async def predict(

@@ -9,6 +9,9 @@ import httpx
 
 from include.errors import ConflictError, EvergreenError, ServiceError, SpecError
 
+#: SQLite waits five seconds for a lock.
+LOCK_SECONDS = 4.5
+
 
 def failure(answer: httpx.Response, what: str, url: str) -> EvergreenError:
     """Return the error that an answer which is none means to the caller.
@@ -38,8 +41,13 @@ def failure(answer: httpx.Response, what: str, url: str) -> EvergreenError:
 
 
 def database_was_busy(answer: httpx.Response) -> bool:
-    """Whether Airflow's database refused: nothing was recorded then, and SQLite mostly has been locked."""
-    return answer.status_code == 500 and _detail(answer) == "Database error"
+    """Whether Airflow waited in vain for SQLite's lock; nothing was recorded then.
+
+    Other faults of its database read the same, but come at once, and something may have been recorded.
+    """
+    if answer.status_code != 500 or _detail(answer) != "Database error":
+        return False
+    return answer.elapsed.total_seconds() >= LOCK_SECONDS
 
 
 def _detail(answer: httpx.Response) -> str:

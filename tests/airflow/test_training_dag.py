@@ -2,8 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import NamedTuple
 
 import pytest
+from airflow.models.dagrun import DagRun
 from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable
 from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
@@ -45,14 +47,48 @@ SHAPE = {
     "evaluate": {"register", "deploy.smoke", "deploy.promote"},
     "register": {"deploy.smoke", "deploy.promote"},
     "deploy.smoke": {"deploy.promote"},
-    "deploy.promote": {"finish"},
+    "deploy.promote": {"finish", "done"},
     "finish": set(),
+    "done": set(),
 }
 
 
 def test_shape() -> None:
     dag = training_dag(spec())
     assert {t.task_id: set(t.downstream_task_ids) for t in dag.tasks} == SHAPE
+
+
+class Instance(NamedTuple):
+    """A task instance, as far as a run's state depends on it."""
+
+    task_id: str
+    state: str
+
+
+@pytest.mark.parametrize(
+    ("ends", "state"),
+    [
+        ({}, "success"),
+        ({"train.fit": "failed"}, "failed"),
+        ({"deploy.promote": "failed"}, "failed"),
+        ({"admit": "skipped"}, "success"),
+        ({"deploy.smoke": "skipped"}, "success"),
+        ({"deploy.smoke": "skipped", "finish": "failed"}, "failed"),  # ended by hand in a rollout
+    ],
+)
+def test_what_a_run_ends_as(ends: dict[str, str], state: str) -> None:
+    """As Airflow decides it: by the leaves, of which a teardown hides some."""
+    dag = DagSerialization.from_json(DagSerialization.to_json(training_dag(spec())))
+    states: dict[str, str] = {}
+    for task in map(dag.get_task, SHAPE):  # in the order they run
+        before = {states[name] for name in task.upstream_task_ids}
+        follows = "success" if task.is_teardown else "skipped" if "skipped" in before else "success"
+        if not task.is_teardown and before & {"failed", "upstream_failed"}:
+            follows = "upstream_failed"
+        states[task.task_id] = ends.get(task.task_id, follows)
+    tis = [Instance(name, said) for name, said in states.items()]
+    leaves = {ti.state for ti in DagRun._tis_for_dagrun_state(None, dag=dag, tis=tis)}
+    assert ("failed" if leaves & {"failed", "upstream_failed"} else "success") == state
 
 
 def test_a_person_stands_between_register_and_deploy_where_asked() -> None:

@@ -39,8 +39,9 @@ class FinishOperator(StageOperator):
         """
         abandoned = self._end_rollout(context)
         self._close_run(context)
-        if abandoned is not None:
-            # Airflow takes a run that a person marked as failed for a success where the rest is skipped.
+        # Airflow takes a run that a person marked as failed for a success: what followed is skipped. Where it is not,
+        # the run is red already, and the reason is that other task's.
+        if abandoned is not None and not failed_tasks(context, ("upstream_failed",)):
             raise ConflictError(
                 f"{self.model}: rollout of version {abandoned}",
                 "must be decided before its run ends, got a run that ended first",

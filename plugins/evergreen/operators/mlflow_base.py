@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -64,12 +64,12 @@ def work_key(context: Context) -> str:
     return f"{run_key(context)}/{ti.task_id}{mapped}"
 
 
-def failed_tasks(context: Context) -> list[str]:
-    """Return the tasks of this Dag run that failed so far."""
+def failed_tasks(context: Context, states: Collection[str] = _FAILED) -> list[str]:
+    """Return the tasks of this Dag run that failed so far, or are in other states."""
     run = context["dag_run"]
-    states = context["ti"].get_task_states(dag_id=run.dag_id, run_ids=[run.run_id])
+    found = context["ti"].get_task_states(dag_id=run.dag_id, run_ids=[run.run_id])
     return sorted(
-        task for tasks in states.values() for task, state in tasks.items() if state in _FAILED
+        task for tasks in found.values() for task, state in tasks.items() if state in states
     )
 
 

@@ -109,7 +109,7 @@ def test_a_caller_that_goes_away_costs_the_others_nothing() -> None:
 def test_an_engine_that_loses_rows_is_asked_about_each_request_alone() -> None:
     short = SimpleNamespace(predict=lambda columns: Prediction(columns["x"][:1], None))
     answers = together(short, [{"x": [1]}, {"x": [2]}])  # type: ignore[arg-type]
-    assert [answer.predict for answer in answers if isinstance(answer, Prediction)] == [[1], [2]]
+    assert [a.predict for a, _ in answers if isinstance(a, Prediction)] == [[1], [2]]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,8 @@ def test_joining_is_on_where_a_calls_fixed_cost_dominates(
 def test_joined_requests_to_a_real_engine_are_answered_as_alone(engine: Engine) -> None:
     example = engine.model.example
     parts = [{name: [values[row]] for name, values in example.items()} for row in range(3)]
-    for part, answer in zip(parts, together(engine, parts), strict=True):
+    for part, (answer, seconds) in zip(parts, together(engine, parts), strict=True):
+        assert seconds > 0
         assert isinstance(answer, Prediction)
         alone = engine.predict(part)
         assert answer.predict == alone.predict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -72,7 +73,7 @@ def serve(
     registry.set("churn", "champion", "1")
 
     @contextmanager
-    def start(access: Access | None = None, **limits: Any) -> Iterator[Wire]:
+    def start(access: Access | None = None, keep_alive: Any = 5, **limits: Any) -> Iterator[Wire]:
         metrics, port, log = Metrics(), free_port(), BytesIO()
         follower = Follower(registry, tmp_path / "cache", metrics, poll_seconds=0.05)
         app = create_app(
@@ -83,7 +84,13 @@ def serve(
             access_log=AccessLog(metrics, log, seconds=0.02),
         )
         config = uvicorn.Config(
-            app, port=port, http=Direct, proxy_headers=False, log_config=None, access_log=False
+            app,
+            port=port,
+            http=Direct,
+            proxy_headers=False,
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=keep_alive,
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
@@ -164,6 +171,27 @@ def test_requests_sent_at_once_are_answered_in_their_order(serve: Any) -> None:
         assert (
             len(wire.by_asgi) == 2
         )  # one of them at once, so that many cannot keep all others waiting
+
+
+def test_the_clock_of_an_idle_connection_stops_for_the_request_after(serve: Any) -> None:
+    with serve(keep_alive=0.3) as wire:
+        second = post(body_of(id="b"))
+        wire.send(post(body_of(id="a")) + second[:-40])
+        assert wire.answer()[2]["id"] == "a"
+        time.sleep(0.8)  # longer than it may be idle
+        wire.send(second[-40:])
+        assert wire.answer()[2]["id"] == "b"
+        wire.send(post(body_of(id="c")))
+        assert wire.answer()[2]["id"] == "c"
+        assert wire.file.read() == b"", "idle, it is closed"
+
+
+def test_a_broken_request_that_is_cut_in_two_is_refused(serve: Any) -> None:
+    with serve() as wire:
+        broken = post(body_of(), path="http://host")
+        wire.send(broken[:-1])
+        wire.send(broken[-1:])
+        assert wire.file.readline().split()[1] == b"400"
 
 
 @pytest.mark.parametrize(
