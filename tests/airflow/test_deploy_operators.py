@@ -572,6 +572,16 @@ def test_a_yes_said_elsewhere_holds_where_nobody_answered(
     assert world.standing.active is promoted
 
 
+def test_finish_leaves_the_blame_to_the_task_that_failed(world: World) -> None:
+    with pytest.raises(TaskDeferred):
+        world.step()
+    world.states |= {"deploy.step_10": "failed", "deploy.promote": "upstream_failed"}
+    made = FinishOperator(task_id="finish", model="churn", data=None)
+    made.__dict__["bench"] = world.operator().bench
+    made.execute(world.context())
+    assert (world.standing.outcome, world.registry.tags) == ("ABANDONED", {})
+
+
 def test_finish_leaves_no_canary_behind(world: World) -> None:
     with pytest.raises(TaskDeferred):
         world.step()
