@@ -26,7 +26,7 @@ DEPLOY = {
     "hold": "20s",
     "patience": "4m",
     "min_rows": 40,
-    "max_latency_ratio": 4.0,  # the machine of the tests is busy with other things
+    "max_latency_ratio": 1000.0,  # the machine of the tests is busy with other things
 }
 GOOD = "sklearn.linear_model.LogisticRegression"
 CHALLENGERS = {
@@ -69,7 +69,8 @@ def write(stack: Stack, model: str, estimator: str, **changes: Any) -> Path:
         "search": {"C": {"low": 0.5, "high": 2}},
     }
     train = {"candidates": [candidate], "tune": {"trials": 1, "timeout": "1m", "folds": 2}}
-    spec = small_spec(model, stack.data(model), train=train, deploy=DEPLOY, **changes)
+    deploy = DEPLOY | ({"max_latency_ratio": 4.0} if model == "slow" else {})
+    spec = small_spec(model, stack.data(model), train=train, deploy=deploy, **changes)
     return write_spec(stack.models, spec)
 
 
