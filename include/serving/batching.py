@@ -21,6 +21,7 @@ from include.serving.columns import Columns
 from include.serving.engine import Engine, Prediction
 from include.serving.telemetry import Metrics
 
+#: What came of a request, and how many seconds its call took.
 Outcome = tuple[Prediction | Exception, float]
 _FIXED_MS = 0.3  # below, the way to a thread costs as much as the call: nothing is gained
 _SHARE = 4  # the fixed cost must be that of so many rows
